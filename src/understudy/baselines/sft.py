@@ -1,0 +1,94 @@
+"""Supervised fine-tuning: flow matching on the teacher's clips, teacher-forced, in the same loop as everything else."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from understudy import flow, objective
+from understudy.config import SFTConfig, TrainConfig
+from understudy.discriminators.canonical import rerender
+from understudy.errors import ConfigError
+from understudy.students.transformer import CausalVideoTransformer
+from understudy.training.data import TeacherClips
+from understudy.training.state import StepReport, TrainState, average_into, set_rate
+from understudy.training.update import Loss, student_update
+
+
+class SFT:
+    """The objective behind ``kind: sft``."""
+
+    def __init__(
+        self,
+        config: SFTConfig,
+        train: TrainConfig,
+        data: TeacherClips,
+        levels: tuple[float, ...],
+        rerender_level: float | None,
+        batch: int,
+        seed: int,
+    ) -> None:
+        if config.rerender and rerender_level is None:
+            raise ConfigError("objective.rerender is true but discriminator.rerender is null: give it a noise level")
+        self.config, self.train, self.data = config, train, data
+        self.levels, self.rerender_level, self.batch, self.seed = levels, rerender_level, batch, seed
+        self.warmup, self.steps = 0, train.steps
+        self._latents = data.latents
+
+    def initial_state(self, student: CausalVideoTransformer) -> TrainState:
+        """Return the state before the first step."""
+        trained, average = copy.deepcopy(student), copy.deepcopy(student).requires_grad_(False)
+        optimiser = torch.optim.AdamW(
+            trained.parameters(), self.train.lr, (0.9, 0.98), weight_decay=self.train.weight_decay
+        )
+        generator = torch.Generator().manual_seed(self.seed)
+        return TrainState({"student": trained, "ema": average}, {"student": optimiser}, generator)
+
+    def prepare(self, state: TrainState, start: CausalVideoTransformer) -> dict[str, float]:
+        """Draw the clips again by the start student if the baseline asks for that; nothing to probe."""
+        if self.config.rerender and self.rerender_level is not None:
+            levels = [self.rerender_level, *(t for t in self.levels if t < self.rerender_level)]
+            self._latents = rerender(start, self.data.latents, self.data.row_prompts, levels, self.seed)
+        return {}
+
+    def step(self, state: TrainState) -> StepReport:
+        """Do one update on a batch of teacher clips."""
+        student = state.policy("student")
+        index = self.data.pick_prompts(self.batch, state.generator)
+        rows = self.data.pick_rows(index, state.generator)
+        loss = self._loss(student, self._latents[rows], [self.data.prompts[i] for i in index], state.generator)
+        set_rate(
+            state.optimisers["student"],
+            self.train.lr,
+            state.step,
+            self.steps,
+            self.train.warmup,
+            self.train.decay,
+        )
+        values = student_update(state, self.train, loss, self.batch)
+        average_into(state.modules["ema"], student, min(self.train.ema, state.step / (state.step + 5)))
+        return StepReport(state.step, "update", values)
+
+    def _loss(
+        self, student: CausalVideoTransformer, clean: Tensor, prompts: list[str], generator: torch.Generator
+    ) -> Loss:
+        """Return the flow-matching loss of clean latents [B, F, C, h, w]."""
+        b, f = clean.shape[:2]
+        block = student.block_frames
+        if self.config.levels == "sampler":
+            levels = flow.draw_levels(self.levels, (b, f // block), generator)
+        else:
+            levels = flow.draw_continuous((b, f // block), generator=generator)
+        levels = levels.repeat_interleave(block, 1).to(clean)
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        noisy, target = objective.noised_state(clean, noise, levels)
+        scale = torch.ones_like(levels)
+        scale[:, : self.config.masked_blocks * block] = 0
+
+        def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
+            text = student.encode_text(prompts[rows])
+            v = student.teacher_forced(clean[rows], noisy[rows], levels[rows], text)
+            value = (scale[rows] * objective.frame_error(v, target[rows])).mean()
+            return value, {"loss": value.item()}
+
+        return loss

@@ -1,0 +1,1 @@
+"""Asking a teacher for clips and keeping every one of them, with where it came from."""

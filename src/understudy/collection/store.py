@@ -1,0 +1,364 @@
+"""The clip store: clips named by their content, and an append-only ledger of where each one came from.
+
+Layout::
+
+    STORE/clips/ab/<sha256>.mp4   the clips, each once however many records name it
+    STORE/records.jsonl           one `ClipRecord` a line, only ever appended to
+    STORE/.lock                   held while writing, by one process at a time
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from understudy.clips import Clip, decode_mp4, read_file
+from understudy.errors import ClipError, StoreError, UnderstudyError
+from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
+from understudy.prompts import normalise
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: one writer at a time is then up to the user
+    fcntl = None  # type: ignore[assignment]
+
+_THREADS = threading.Lock()  # at module level, so that a store can be pickled
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """One line of the ledger: what was asked of which teacher, and what came of it.
+
+    Attributes:
+        key: `record_key` of teacher, prompt, asked and seed.
+        status: ``"done"``, or ``"rejected"`` when the teacher refused the prompt for good.
+        prompt: normalised text.
+        teacher: the teacher's name with its version.
+        asked: the clip parameters asked for; what was left to the teacher is absent.
+        received: what arrived, as `understudy.clips.probe` says it; empty when rejected.
+        seed: the seed asked for.
+        clip: SHA-256 of the mp4 file; None when rejected.
+        time: when it was recorded, ISO 8601 in UTC.
+        terms: what the teacher's terms say about training on its outputs.
+        reason: why it was rejected; None when done.
+    """
+
+    key: str
+    status: str
+    prompt: str
+    teacher: str
+    asked: dict[str, object]
+    received: dict[str, object]
+    seed: int
+    clip: str | None
+    time: str
+    terms: str
+    reason: str | None
+
+
+def record_key(teacher: str, prompt: str, asked: Mapping[str, object], seed: int) -> str:
+    """Return 64 hex digits naming one request, whatever the prompt's spacing and the order of ``asked``."""
+    request = {
+        "teacher": teacher,
+        "prompt": normalise(prompt),
+        # 8 and 8.0 frames per second are one request.
+        "asked": {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in asked.items()
+            if value is not None
+        },
+        "seed": int(seed),
+    }
+    return sha256_hex(json.dumps(request, sort_keys=True, separators=(",", ":")).encode("utf-8"))
+
+
+class ClipStore:
+    """Clips on disk with their ledger; safe against a kill at any moment and against several writers at once.
+
+    Reading sees the records that were there when the store was opened, plus those written through this
+    object; `refresh` picks up those of other writers.
+    """
+
+    def __init__(self, path: str | Path, create: bool = False) -> None:
+        """Open the store in folder ``path``.
+
+        Args:
+            path: the store's folder.
+            create: make it when missing, and repair what a killed writer left behind.
+
+        Raises:
+            StoreError: there is no store (and ``create`` is off), it is damaged, or it cannot be written.
+        """
+        self.path = Path(path)
+        self._ledger = self.path / "records.jsonl"
+        self._records: dict[str, ClipRecord] = {}
+        self._read_to = 0  # bytes of the ledger already in _records
+        self._lines = 0
+        if create:
+            try:
+                ensure_folder(self.path / "clips")
+            except UnderstudyError as error:
+                raise StoreError(f"cannot open clip store {self.path}: {error}") from None
+            with self._locked():
+                self._repair()
+                self._drop_temporary_files()
+        elif not self._ledger.is_file():
+            raise StoreError(f"no clip store at {self.path}; make one with `understudy collect`")
+        self.refresh()
+
+    def __len__(self) -> int:
+        """Return the number of records, rejected ones included."""
+        return len(self._records)
+
+    def records(self) -> list[ClipRecord]:
+        """Return every record, oldest first."""
+        return list(self._records.values())
+
+    def get(self, key: str) -> ClipRecord | None:
+        """Return the record of request ``key`` (see `record_key`), or None."""
+        return self._records.get(key)
+
+    def add(
+        self,
+        *,
+        teacher: str,
+        prompt: str,
+        asked: Mapping[str, object],
+        seed: int,
+        terms: str,
+        data: bytes,
+        received: Mapping[str, object],
+    ) -> ClipRecord:
+        """Keep a clip: its file first, then its record, both on disk when this returns.
+
+        A request that is done already is left as it is, and its record returned; one that was rejected before
+        becomes done.
+
+        Args:
+            teacher: the teacher's name with its version.
+            prompt: its text, in any spacing.
+            asked: the clip parameters asked for; None means left to the teacher.
+            seed: the seed asked for.
+            terms: what the teacher's terms say about training on its outputs.
+            data: the mp4 file, which has to decode.
+            received: what arrived, as `understudy.clips.probe` says it.
+
+        Raises:
+            StoreError: the store cannot be written; nothing is recorded then.
+        """
+        key = record_key(teacher, prompt, asked, seed)
+        with self._locked():
+            self._repair()
+            self.refresh()
+            known = self._records.get(key)
+            if known is not None and known.status == "done":
+                return known
+            digest = sha256_hex(data)
+            request = _request(key, teacher, prompt, asked, seed, terms)
+            record = ClipRecord(status="done", received=dict(received), clip=digest, reason=None, **request)
+            target = self.clip_path(record)
+            try:
+                if not _holds(target, data):
+                    ensure_folder(target.parent)
+                    write_bytes_atomic(target, data)
+            except UnderstudyError as error:
+                raise StoreError(str(error)) from None
+            self._append(record)
+        return record
+
+    def reject(
+        self, *, teacher: str, prompt: str, asked: Mapping[str, object], seed: int, terms: str, reason: str
+    ) -> ClipRecord:
+        """Record that the teacher refused this request for good; a request on record is left as it is.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        key = record_key(teacher, prompt, asked, seed)
+        with self._locked():
+            self._repair()
+            self.refresh()
+            known = self._records.get(key)
+            if known is not None:
+                return known
+            request = _request(key, teacher, prompt, asked, seed, terms)
+            record = ClipRecord(status="rejected", received={}, clip=None, reason=reason, **request)
+            self._append(record)
+        return record
+
+    def clip_path(self, record: ClipRecord) -> Path:
+        """Return where the clip of ``record`` lies.
+
+        Raises:
+            StoreError: the record is a rejection, so it has no clip.
+        """
+        if record.clip is None:
+            raise StoreError(f"record {record.key[:12]} is a rejection ({record.reason}) and has no clip")
+        return self.path / "clips" / record.clip[:2] / f"{record.clip}.mp4"
+
+    def read(self, record: ClipRecord) -> Clip:
+        """Decode the clip of ``record``.
+
+        Raises:
+            StoreError: the record is a rejection.
+            ClipError: the file is missing or damaged.
+        """
+        path = self.clip_path(record)
+        return decode_mp4(read_file(path), str(path))
+
+    def refresh(self) -> None:
+        """Read the records that were appended since the last look; an unfinished last line waits for its end.
+
+        Raises:
+            StoreError: a finished line is not a record; names the line.
+        """
+        try:
+            with open(self._ledger, "rb") as file:
+                file.seek(self._read_to)
+                added = file.read()
+        except OSError as error:
+            raise StoreError(f"cannot read {self._ledger}: {_reason(error)}") from None
+        whole = added[: added.rfind(b"\n") + 1]
+        for line in whole.split(b"\n")[:-1]:
+            self._lines += 1
+            record = _parse(line)
+            if record is None:
+                raise StoreError(
+                    f"{self._ledger} line {self._lines} is not a record: {line[:60]!r}; remove the line, or "
+                    "restore the file from a copy"
+                )
+            known = self._records.get(record.key)
+            # The first clip of a request stays; a clip outranks an earlier rejection.
+            if known is None or (known.status == "rejected" and record.status == "done"):
+                self._records[record.key] = record
+        self._read_to += len(whole)
+
+    def verify(self) -> list[str]:
+        """Read and decode every clip; return one line for each problem, none when all is well."""
+        problems = []
+        named: dict[Path, ClipRecord] = {}
+        for record in self._records.values():
+            if record.clip is not None:
+                named.setdefault(self.clip_path(record), record)
+        for path, record in named.items():
+            what = f"clip {path.name[:12]} of prompt {record.prompt!r}"
+            if not path.is_file():
+                problems.append(f"{what} is missing: no file {path}")
+                continue
+            try:
+                data = read_file(path)
+                if sha256_hex(data) != record.clip:
+                    problems.append(f"{what} has changed: {path} no longer has the content it is named by")
+                    continue
+                decode_mp4(data, what)
+            except ClipError as error:
+                problems.append(str(error))
+        for path in sorted((self.path / "clips").glob("**/*")):
+            if path.is_file() and path not in named:
+                problems.append(f"no record names {path}: its writer was stopped; safe to delete")
+        return problems
+
+    def _append(self, record: ClipRecord) -> None:
+        """Append ``record`` to the ledger, whole and on disk, or not at all; needs the lock."""
+        line = (json.dumps(asdict(record), ensure_ascii=False) + "\n").encode("utf-8")
+        try:
+            # Unbuffered: a buffered writer would flush the bytes of a failed write when it is closed.
+            with open(self._ledger, "ab", buffering=0) as file:
+                end = file.tell()
+                try:
+                    written = 0
+                    while written < len(line):
+                        written += file.write(line[written:])
+                    os.fsync(file.fileno())
+                except BaseException:
+                    file.truncate(end)
+                    raise
+        except OSError as error:
+            raise StoreError(f"cannot write {self._ledger}: {_reason(error)}") from None
+        self.refresh()
+
+    def _repair(self) -> None:
+        """End the ledger with a whole line, whatever a killed writer left at its end; needs the lock."""
+        try:
+            with open(self._ledger, "a+b") as file:
+                size = file.seek(0, os.SEEK_END)
+                if size == 0:
+                    return
+                file.seek(size - 1)
+                if file.read(1) == b"\n":
+                    return
+                file.seek(0)
+                content = file.read()
+                start = content.rfind(b"\n") + 1
+                if _parse(content[start:]) is not None:
+                    file.write(b"\n")  # only the line's end was lost
+                else:
+                    file.truncate(start)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreError(f"cannot write {self._ledger}: {_reason(error)}") from None
+
+    def _drop_temporary_files(self) -> None:
+        """Remove half-written clips; needs the lock, under which every one belongs to a dead writer."""
+        for path in (self.path / "clips").glob(f"*/{TEMPORARY_PREFIX}*"):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep every other writer out, in this process and in others."""
+        with _THREADS:
+            try:
+                descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise StoreError(f"cannot write in clip store {self.path}: {_reason(error)}") from None
+            try:
+                if fcntl is not None:
+                    # A file system without locks leaves it to the user to run one writer at a time.
+                    with suppress(OSError):
+                        fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)  # which lets the lock go
+
+
+def _request(key: str, teacher: str, prompt: str, asked: Mapping[str, object], seed: int, terms: str) -> dict[str, Any]:
+    """Return the fields of a `ClipRecord` that do not depend on the answer, with the present time."""
+    return {
+        "key": key,
+        "prompt": normalise(prompt),
+        "teacher": teacher,
+        "asked": {name: value for name, value in asked.items() if value is not None},
+        "seed": int(seed),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "terms": terms,
+    }
+
+
+def _parse(line: bytes) -> ClipRecord | None:
+    """Return the record in ``line``, or None when it holds none; names it does not know are left out."""
+    try:
+        values = json.loads(line)
+        record = ClipRecord(**{field.name: values[field.name] for field in fields(ClipRecord)})
+    except (ValueError, TypeError, KeyError):
+        return None
+    clip_fits = isinstance(record.clip, str) and len(record.clip) == 64 and record.clip.isalnum()
+    return record if record.status == "rejected" or (record.status == "done" and clip_fits) else None
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Say whether ``path`` is a file with just this content."""
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def _reason(error: OSError) -> str:
+    """Return what went wrong without the path, which the caller names itself."""
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,226 @@
+"""One typed, frozen description of a run. Unknown keys are errors; the resolved description is saved beside the run."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys forbidden, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class WorldTeacherConfig(Section):
+    """The embedded physics world."""
+
+    kind: Literal["world"] = "world"
+    look: str = "film"
+    """Look of its clips: film (another look than the student's) or house."""
+    size: int = Field(64, ge=16, le=512)
+    """Side of its square frames in pixels."""
+    fps: float = Field(24.0, gt=0, le=240)
+    """Frames per second."""
+    frames: int = Field(32, ge=2, le=4096)
+    """Frames per clip."""
+    poor: bool = False
+    """Random physics unrelated to the prompt: the source that start students are pre-trained on."""
+
+
+class FolderTeacherConfig(Section):
+    """A folder of mp4 files with their prompts."""
+
+    kind: Literal["folder"] = "folder"
+    path: Path
+    """Folder of mp4 files with prompts.csv (file,prompt), prompts.jsonl or one .txt beside each file."""
+
+
+class WorldPromptsConfig(Section):
+    """Prompts from the embedded world's grammar; whole scenes are held out for evaluation."""
+
+    kind: Literal["world"] = "world"
+    families: tuple[str, ...] = ("drop", "throw", "bounce")
+    colours: tuple[str, ...] = ("red", "yellow", "green", "blue")
+    sizes: tuple[str, ...] = ("small", "large")
+    materials: tuple[str, ...] = ()
+    """Materials the prompts name (rubber, steel, clay): each has its own restitution. Empty: one law for all."""
+    places: tuple[str, ...] = ()
+    """Places the prompts name (moon, earth, jupiter): each has its own gravity. Empty: one law for all."""
+    per_scene: int = Field(4, ge=1)
+    """Paraphrases per scene."""
+    held_out: float = Field(0.3, gt=0, lt=1)
+    """Share of scenes that training never sees."""
+
+
+class FilePromptsConfig(Section):
+    """Prompts from files (.txt, .jsonl or .csv)."""
+
+    kind: Literal["file"] = "file"
+    train: Path
+    """Prompts to collect and train on."""
+    held_out: Path
+    """Prompts for evaluation; none may be in ``train``."""
+
+
+class ClipsConfig(Section):
+    """Teacher clips."""
+
+    store: Path = Path("runs/store")
+    """Content-addressed clip store; collected once, reused by every run."""
+    per_prompt: int = Field(2, ge=1)
+    """Clips per training prompt."""
+    seed: int = Field(0, ge=0)
+    """Which takes the teacher is asked for; apart from the run's seed, so that runs of other seeds share the store."""
+
+
+class StudentConfig(Section):
+    """The student to train."""
+
+    start: str = "builtin:frame"
+    """Bundle of student, codec and sampler: a folder, or builtin:frame (frame-wise) or builtin:block (block-wise)."""
+    levels: tuple[float, ...] | None = None
+    """Noise levels of the few-step sampler, descending from 1; None: those the student was distilled to."""
+    window: int | None = Field(None, ge=0)
+    """Latent frames attended to, own block and sink included; 0: all; None: the student's own setting."""
+    sink: int | None = Field(None, ge=0)
+    """First latent frames that stay visible when the window rolls; None: the student's own setting."""
+
+
+class DiscriminatorConfig(Section):
+    """The prompt-paired whole-clip discriminator."""
+
+    size: int = Field(24, ge=8)
+    """Side in pixels of the frames it looks at."""
+    width: int = Field(96, ge=8)
+    """Features per frame."""
+    noise: float = Field(0.4, ge=0)
+    """Instance noise on frames in [-1, 1]."""
+    skip_frames: int = Field(0, ge=0)
+    """First pixel frames it cannot see."""
+    rerender: float | None = Field(0.5, gt=0, lt=1)
+    """Noise level from which the start student draws teacher clips again in its own look; None: only the codec."""
+    lr: float = Field(5e-4, ge=0)
+    """AdamW learning rate; 0 freezes it after warm-up."""
+    penalty: float = Field(10.0, ge=0)
+    """Weight of the R1 and R2 finite-difference penalties."""
+    sigma: float = Field(0.1, gt=0)
+    """Step of the finite differences."""
+    warmup: int = Field(150, ge=0)
+    """Steps on a fixed pool of start rollouts before the student moves."""
+    pool: int = Field(480, ge=1)
+    """Rollouts in that pool."""
+    steps: int = Field(2, ge=0)
+    """Steps per student update."""
+
+
+class AFDConfig(Section):
+    """Adversarial flow distillation."""
+
+    kind: Literal["afd"] = "afd"
+    reward: Literal["discriminator", "random"] = "discriminator"
+    """random: the control that shows what the update does without information."""
+    group: int = Field(8, ge=1)
+    """Rollouts K per prompt."""
+    beta: float = Field(0.5, gt=0)
+    """Mixing of the positive and negative branch; the loss is divided by it."""
+    limit: float = Field(1.0, gt=0)
+    """Advantage clip."""
+    scope: Literal["group", "batch"] = "group"
+    """Where the advantage's standard deviation is taken."""
+    prior: float = Field(0.15, ge=0)
+    """Weight lambda of the pull towards the prior policy."""
+    prior_policy: Literal["slow", "start"] = "slow"
+    """slow: a slow average of the run's own average; start: the frozen start student (the paper)."""
+    levels: Literal["sampler", "continuous"] = "sampler"
+    """Noise levels of the update: the sampler's own, or uniform."""
+    space: Literal["x0", "velocity"] = "x0"
+    """Space of the loss."""
+    shared_blocks: int = Field(1, ge=0)
+    """First blocks whose noise a group shares; they are left out of the loss."""
+    old_decay: float = Field(0.5, ge=0, lt=1)
+    """Largest decay of the old policy; it rises from 0 by 0.02 per update."""
+
+
+class SFTConfig(Section):
+    """Supervised fine-tuning on the teacher's clips: the baseline."""
+
+    kind: Literal["sft"] = "sft"
+    levels: Literal["sampler", "continuous"] = "sampler"
+    """Noise levels of the update."""
+    rerender: bool = False
+    """Train on clips drawn again by the start student (needs discriminator.rerender)."""
+    masked_blocks: int = Field(0, ge=0)
+    """First blocks left out of the loss."""
+
+
+ObjectiveConfig = Annotated[AFDConfig | SFTConfig, Field(discriminator="kind")]
+
+
+class TrainConfig(Section):
+    """Optimisation of the student."""
+
+    steps: int = Field(60, ge=1)
+    """Student updates."""
+    prompts: int = Field(8, ge=1)
+    """Prompts P per update; a batch is P times the group."""
+    lr: float = Field(4e-4, gt=0)
+    """AdamW learning rate."""
+    warmup: int = Field(10, ge=0)
+    """Updates of linear learning-rate warm-up."""
+    decay: float = Field(0.3, ge=0, le=1)
+    """Share of the updates over which the learning rate falls to zero."""
+    weight_decay: float = Field(1e-4, ge=0)
+    clip: float = Field(1.0, gt=0)
+    """Gradient norm limit."""
+    ema: float = Field(0.97, ge=0, lt=1)
+    """Decay of the averaged weights that are evaluated and shipped."""
+    accumulate: int = Field(1, ge=1)
+    """Micro-batches per update."""
+    bf16: bool = False
+    """bfloat16 autocast (GPUs)."""
+    checkpoint_every: int = Field(20, ge=1)
+    """Steps between checkpoints."""
+
+
+class EvaluationConfig(Section):
+    """Evaluation on held-out prompts."""
+
+    prompts: int = Field(36, ge=1)
+    """Held-out prompts."""
+    rollouts: int = Field(8, ge=2)
+    """Student clips per prompt."""
+    reference: int = Field(16, ge=2)
+    """Teacher clips per held-out prompt, for distances and the floor."""
+    shown: int = Field(4, ge=1)
+    """Prompts whose clips the report plays."""
+
+
+class CompareConfig(Section):
+    """Another arm trained from the same start with the same number of updates, shown in the report."""
+
+    objective: ObjectiveConfig
+    lr: float | None = Field(None, gt=0)
+    """Learning rate; None: the run's."""
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str = "run"
+    out: Path = Path("runs/run")
+    """Run folder."""
+    seed: int = Field(0, ge=0)
+    threads: int = Field(1, ge=0)
+    """Torch threads; 0 leaves the choice to torch. Two threads on busy cores can be ten times slower than one."""
+    device: str = "cpu"
+    teacher: Annotated[WorldTeacherConfig | FolderTeacherConfig, Field(discriminator="kind")] = WorldTeacherConfig()
+    prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
+    clips: ClipsConfig = ClipsConfig()
+    student: StudentConfig = StudentConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    objective: ObjectiveConfig = AFDConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    compare: dict[str, CompareConfig] = {}
+    """Other arms, by name."""

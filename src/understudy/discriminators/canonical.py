@@ -1,0 +1,49 @@
+"""The canonical form of a clip: what both sides look like before they are scored.
+
+Teacher and student differ in size, rate, length, grade, grain, codec. A discriminator would learn that container
+before any motion. So every clip is brought to the student's size, rate and length and through the student's codec;
+teacher clips can also be *re-rendered* by the start student: noised to one of the sampler's levels and drawn again, block
+by block, with the re-rendered past as context. What is left of the teacher is its motion, in the student's own look.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from understudy.clips import Clip, resample
+from understudy.codecs.base import Codec, to_tensor
+from understudy.students.base import Student
+from understudy.students.bundle import ClipForm
+from understudy.students.rollout import SeededNoise, Start, roll_clip
+
+
+@torch.no_grad()
+def encode_clips(clips: Sequence[Clip], form: ClipForm, codec: Codec, batch: int = 32) -> Tensor:
+    """Return latents [N, F, C, h, w] of teacher clips in canonical form."""
+    parts = []
+    for low in range(0, len(clips), batch):
+        canonical = [
+            resample(clip, form.fps, form.frames, (form.height, form.width)) for clip in clips[low : low + batch]
+        ]
+        parts.append(codec.encode(torch.stack([to_tensor(clip.frames) for clip in canonical]).to(codec.device)))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def rerender(
+    student: Student,
+    latents: Tensor,
+    prompts: Sequence[str],
+    levels: Sequence[float],
+    seed: int,
+    batch: int = 64,
+) -> Tensor:
+    """Return latents [N, F, C, h, w] drawn again by ``student`` from noise level ``levels[0]`` < 1 downwards."""
+    parts = []
+    for low in range(0, len(latents), batch):
+        part = latents[low : low + batch]
+        text = student.encode_text(prompts[low : low + batch])
+        noise = SeededNoise([seed + low + i for i in range(len(part))])
+        parts.append(roll_clip(student, text, len(part), levels, noise, part.shape[1], Start(part)))
+    return torch.cat(parts)

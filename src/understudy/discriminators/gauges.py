@@ -1,0 +1,103 @@
+"""Health gauges of a discriminator, computed every step, and the regime they name."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the gauges say about one step.
+
+    Attributes:
+        accuracy: share of pairs ranked teacher over student, in [0, 1].
+        margin: mean of D(teacher) - D(student).
+        spread: standard deviation of the student's scores inside a prompt's group.
+        regime: "blind" (accuracy near 1/2), "informative", or "saturated" (accuracy at 1: nothing left to rank).
+    """
+
+    accuracy: float
+    margin: float
+    spread: float
+    regime: str
+
+
+def pair_accuracy(real: Tensor, fake: Tensor) -> float:
+    """Return the share of pairs [B] with D(real) > D(fake)."""
+    return float((real > fake).float().mean())
+
+
+def regime(accuracy: float, low: float = 0.6, high: float = 0.995) -> str:
+    """Name the regime of a pair accuracy averaged over recent steps."""
+    if accuracy < low:
+        return "blind"
+    return "saturated" if accuracy > high else "informative"
+
+
+def correlation(scores: Tensor, statistic: Tensor) -> float:
+    """Return the mean within-group correlation of scores [P, K] with a statistic [P, K], in [-1, 1].
+
+    A probe: if rewards follow brightness or blur, the discriminator ranks the picture, not the motion.
+    """
+    a = scores - scores.mean(1, keepdim=True)
+    b = statistic - statistic.mean(1, keepdim=True)
+    scale = (a.square().mean(1) * b.square().mean(1)).sqrt()
+    usable = scale > 1e-12
+    if not bool(usable.any()):
+        return 0.0
+    return float(((a * b).mean(1)[usable] / scale[usable]).mean())
+
+
+def statistics(clips: Tensor) -> dict[str, Tensor]:
+    """Return trivial statistics [B] of clips [B, T, 3, H, W] in [0, 1]: what a lazy discriminator would look at."""
+    grey = clips.mean(2)
+    centre = grey.mean((1, 2, 3))
+    horizontal, vertical = grey.diff(dim=-1), grey.diff(dim=-2)
+    laplace = grey[..., 1:-1, 2:] + grey[..., 1:-1, :-2] + grey[..., 2:, 1:-1] + grey[..., :-2, 1:-1]
+    laplace = laplace - 4 * grey[..., 1:-1, 1:-1]
+    colour = (clips - clips.mean(2, keepdim=True)).square().mean((1, 2, 3, 4)).sqrt()
+    corner = max(1, clips.shape[-1] // 5)
+    return {
+        "brightness": centre,
+        "contrast": grey.std(dim=(1, 2, 3)),
+        "saturation": colour,
+        "sharpness": horizontal.square().mean((1, 2, 3)) + vertical.square().mean((1, 2, 3)),
+        "fine_grain": laplace.abs().flatten(1).median(dim=1).values,
+        "corner": grey[..., :corner, -corner:].mean((1, 2, 3)) - centre,
+        "flicker": grey.diff(dim=1).abs().mean((1, 2, 3)),
+    }
+
+
+def health(real: Tensor, fake: Tensor, grouped: Tensor) -> Health:
+    """Return the gauges of pair scores [B] and of the rollouts' scores [P, K]."""
+    accuracy = pair_accuracy(real, fake)
+    spread = float(grouped.std(dim=1).mean()) if grouped.shape[1] > 1 else float(grouped.std())
+    return Health(accuracy, float((real - fake).mean()), spread, regime(accuracy))
+
+
+@torch.no_grad()
+def shortcut_probe(teacher: Tensor, student: Tensor) -> dict[str, float]:
+    """Return how well each trivial statistic alone separates the two sides: AUC in [1/2, 1], per statistic.
+
+    Both sides are canonical clips [B, T, 3, H, W] in [0, 1].
+    """
+    real, fake = statistics(teacher), statistics(student)
+    result = {}
+    for name in real:
+        wins = (real[name][:, None] > fake[name][None]).float() + 0.5 * (
+            real[name][:, None] == fake[name][None]
+        ).float()
+        result[name] = max(float(wins.mean()), 1 - float(wins.mean()))
+    return result
+
+
+def shortcut_warning(probe: dict[str, float], limit: float = 0.9) -> str | None:
+    """Return a warning in words if a trivial statistic separates teacher from student, else None."""
+    name, auc = max(probe.items(), key=lambda item: item[1])
+    if auc < limit:
+        return None
+    return (
+        f"{name} alone tells teacher from student (AUC {auc:.2f}): the discriminator may learn the container instead of "
+        "the motion; set discriminator.rerender to a sampler level, or raise discriminator.noise"
+    )

@@ -1,0 +1,33 @@
+"""Errors a user can act on: one line that says what was wrong, with what value, and what to do."""
+
+
+class UnderstudyError(Exception):
+    """Base of every error that the command line prints as a single line (exit status 1)."""
+
+
+class ConfigError(UnderstudyError):
+    """A configuration or an argument is wrong."""
+
+
+class ClipError(UnderstudyError):
+    """A clip is missing, damaged or not of the shape that was promised."""
+
+
+class StoreError(UnderstudyError):
+    """A clip store is missing, damaged or cannot be written."""
+
+
+class CheckpointError(UnderstudyError):
+    """A checkpoint is missing, damaged or belongs to another configuration."""
+
+
+class PromptRejected(UnderstudyError):
+    """A teacher refused a prompt; permanent, so the prompt is recorded and skipped."""
+
+
+class TeacherError(UnderstudyError):
+    """A teacher failed to deliver a usable clip."""
+
+
+class TrainingError(UnderstudyError):
+    """Training had to stop; the last good checkpoint is kept."""

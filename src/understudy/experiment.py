@@ -1,0 +1,395 @@
+"""A whole run from its description: collect, evaluate the start, train the arms, evaluate, report."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from understudy import __version__
+from understudy.baselines import build_objective
+from understudy.clips import Clip, resample, write_mp4
+from understudy.codecs.base import to_frames, to_tensor
+from understudy.collection.collect import CollectReport, plan_jobs
+from understudy.collection.collect import collect as collect_jobs
+from understudy.collection.store import ClipStore
+from understudy.config import AFDConfig, FolderTeacherConfig, RunConfig, WorldPromptsConfig
+from understudy.discriminators.gauges import shortcut_warning
+from understudy.errors import CheckpointError, ConfigError
+from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
+from understudy.evaluation.report import write_report
+from understudy.files import ensure_folder, write_json_atomic, write_text_atomic
+from understudy.prompts import prompt_id, read_prompts
+from understudy.recipes import dump, load_recipe
+from understudy.runlog import RunLog, verdicts
+from understudy.students.bundle import Bundle, load_bundle, save_bundle
+from understudy.students.generate import draw_clips, draw_long_clip
+from understudy.students.transformer import CausalVideoTransformer
+from understudy.teachers.base import ClipParams, Teacher
+from understudy.teachers.folder import FolderTeacher
+from understudy.teachers.world import grammar
+from understudy.teachers.world.teacher import WorldTeacher
+from understudy.training.data import TeacherClips, teacher_clips
+from understudy.training.loop import Arm, Interrupted, train
+
+__all__ = [
+    "Interrupted",
+    "build_teacher",
+    "collect",
+    "describe",
+    "evaluate",
+    "generate",
+    "held_out_prompts",
+    "run",
+    "training_prompts",
+]
+
+_EVALUATION_SEED = 10_000
+_Progress = Callable[[CollectReport], None]
+
+
+def build_teacher(config: RunConfig) -> Teacher:
+    """Return the black box that the recipe names; a world's true states go to a sealed folder beside the store."""
+    teacher = config.teacher
+    if isinstance(teacher, FolderTeacherConfig):
+        return FolderTeacher(teacher.path)
+    return WorldTeacher(teacher.look, teacher.size, teacher.fps, teacher.frames, teacher.poor, sealed_folder(config))
+
+
+def sealed_folder(config: RunConfig) -> Path:
+    """Return where the embedded world leaves its true states, outside the store; evaluation alone reads them."""
+    return config.clips.store.parent / f"{config.clips.store.name}-sealed"
+
+
+def _world_scenes(prompts: WorldPromptsConfig) -> tuple[list[grammar.Scene], list[grammar.Scene]]:
+    """Split the scenes into training and held-out ones by a fixed permutation, so that no run can choose its test."""
+    scenes = list(
+        grammar.scenes(
+            prompts.families,
+            prompts.colours,
+            prompts.sizes,
+            materials=prompts.materials or (None,),
+            places=prompts.places or (None,),
+        )
+    )
+    order = np.random.default_rng(0).permutation(len(scenes))
+    count = max(1, round(prompts.held_out * len(scenes)))
+    if count >= len(scenes):
+        raise ConfigError(f"prompts leave {len(scenes)} scene(s), too few to hold any out: add colours or families")
+    held = set(order[:count].tolist())
+    return [s for i, s in enumerate(scenes) if i not in held], [s for i, s in enumerate(scenes) if i in held]
+
+
+def training_prompts(config: RunConfig) -> list[str]:
+    """Return the prompts to collect and train on."""
+    if isinstance(config.prompts, WorldPromptsConfig):
+        return grammar.prompts(_world_scenes(config.prompts)[0], config.prompts.per_scene, 0)
+    return read_prompts(config.prompts.train)
+
+
+def held_out_prompts(config: RunConfig) -> list[str]:
+    """Return the prompts for evaluation; none is among the training prompts.
+
+    Raises:
+        ConfigError: a held-out prompt is trained on, or there is none.
+    """
+    if isinstance(config.prompts, WorldPromptsConfig):
+        prompts = grammar.prompts(_world_scenes(config.prompts)[1], 99, 1)
+    else:
+        prompts = read_prompts(config.prompts.held_out)
+        if seen := sorted(set(prompts) & set(read_prompts(config.prompts.train))):
+            raise ConfigError(f"held-out prompt {seen[0]!r} is also a training prompt: remove it from one of the files")
+    order = np.random.default_rng(2).permutation(len(prompts))
+    return [prompts[i] for i in sorted(order[: config.evaluation.prompts])]
+
+
+def collect(config: RunConfig, on_progress: _Progress | None = None) -> CollectReport:
+    """Collect the training clips that are still missing."""
+    store = ClipStore(config.clips.store, create=True)
+    jobs = plan_jobs(training_prompts(config), config.clips.per_prompt, config.clips.seed)
+    return collect_jobs(build_teacher(config), jobs, store, ClipParams(), on_progress)
+
+
+def _collected(config: RunConfig, prompts: Sequence[str], per_prompt: int, store_path: Path) -> list[tuple[str, Clip]]:
+    """Return (prompt, clip) for all jobs of ``prompts``, asking the teacher for those not in the store."""
+    teacher, store = build_teacher(config), ClipStore(store_path, create=True)
+    jobs = plan_jobs(prompts, per_prompt, config.clips.seed)
+    collect_jobs(teacher, jobs, store, ClipParams())
+    wanted = {(job.prompt, job.seed) for job in jobs}
+    records = [r for r in store.records() if r.teacher == teacher.name and (r.prompt, r.seed) in wanted]
+    return [(r.prompt, store.read(r)) for r in sorted(records, key=lambda r: (r.prompt, r.seed)) if r.status == "done"]
+
+
+@dataclass(frozen=True)
+class _Evaluator:
+    """Held-out prompts, the teacher's clips of them in the student's form, and where results go."""
+
+    config: RunConfig
+    bundle: Bundle
+    prompts: tuple[str, ...]
+    reference: Reference
+    teacher: ClipSet
+    folder: Path
+
+    def student(self, name: str, student: CausalVideoTransformer) -> dict[str, Any]:
+        """Measure a student on all held-out prompts, with the same seeds for every arm."""
+        per_prompt = self.config.evaluation.rollouts
+        texts = [prompt for prompt in self.prompts for _ in range(per_prompt)]
+        clips = draw_clips(
+            replace(self.bundle, student=student), texts, [_EVALUATION_SEED + i for i in range(len(texts))]
+        )
+        groups = tuple(tuple(clips[i : i + per_prompt]) for i in range(0, len(clips), per_prompt))
+        return self._measure(name, ClipSet(self.prompts, groups))
+
+    def teacher_floor(self) -> dict[str, Any]:
+        """Measure the teacher's own clips through the student's codec: what the measuring itself costs."""
+        groups = tuple(tuple(_round_trip(clip, self.bundle) for clip in clips) for clips in self.teacher.clips)
+        return self._measure("teacher", ClipSet(self.prompts, groups))
+
+    def _measure(self, name: str, clips: ClipSet) -> dict[str, Any]:
+        student = self.bundle.student
+        metrics = to_json(
+            measure(clips, self.reference, block=student.block_frames * self.bundle.codec.frames_per_latent)
+        )
+        folder = ensure_folder(self.folder / "clips" / name)
+        shown = (
+            np.linspace(0, len(self.prompts) - 1, min(self.config.evaluation.shown, len(self.prompts)))
+            .round()
+            .astype(int)
+        )
+        for index in shown:
+            for i, clip in enumerate(clips.clips[index][:2]):
+                write_mp4(folder / f"{prompt_id(self.prompts[index])}-{i}.mp4", clip)
+        texts = {prompt_id(self.prompts[index]): self.prompts[index] for index in shown}
+        write_json_atomic(self.folder / "clips" / "prompts.json", texts)
+        return metrics
+
+
+def _round_trip(clip: Clip, bundle: Bundle) -> Clip:
+    """Return the clip through the student's codec."""
+    with torch.no_grad():
+        frames = to_tensor(clip.frames)[None].to(bundle.codec.device)
+        return Clip(to_frames(bundle.codec.decode(bundle.codec.encode(frames)))[0], clip.fps)
+
+
+def _evaluator(config: RunConfig, bundle: Bundle) -> _Evaluator:
+    prompts = held_out_prompts(config)
+    store = config.clips.store.parent / f"{config.clips.store.name}-held-out"
+    pairs = _collected(config, prompts, config.evaluation.reference, store)
+    form = bundle.form
+    by_prompt: dict[str, list[Clip]] = {}
+    for prompt, clip in pairs:
+        by_prompt.setdefault(prompt, []).append(resample(clip, form.fps, form.frames, (form.height, form.width)))
+    if not by_prompt:
+        raise ConfigError("the teacher delivered no clip of any held-out prompt: nothing can be evaluated")
+    teacher = ClipSet(tuple(by_prompt), tuple(tuple(clips) for clips in by_prompt.values()))
+    return _Evaluator(config, bundle, tuple(by_prompt), prepare(teacher), teacher, config.out)
+
+
+def load_start(config: RunConfig) -> Bundle:
+    """Return the start student with the recipe's levels, window and sink, on its device."""
+    bundle = load_bundle(config.student.start)
+    if config.student.window is not None or config.student.sink is not None:
+        bundle = bundle.with_window(config.student.window, config.student.sink)
+    if config.student.levels is not None:
+        bundle = replace(bundle, levels=config.student.levels)
+    bundle.student.to(config.device), bundle.codec.to(config.device)
+    return bundle
+
+
+def run(config: RunConfig) -> Path:
+    """Do the whole run, or what is left of it; return its folder.
+
+    Raises:
+        Interrupted: SIGTERM or Ctrl-C; what is done is kept and the same command goes on.
+        ConfigError: the folder holds a run of another configuration.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    out = ensure_folder(config.out)
+    _claim(config)
+    log = RunLog(out)
+    bundle = load_start(config)
+    with log.timed("collecting teacher clips", "collect"):
+        pairs = _collected(config, training_prompts(config), config.clips.per_prompt, config.clips.store)
+        evaluator = _evaluator(config, bundle)
+        data = teacher_clips(pairs, bundle.form, bundle.codec)
+    with log.timed("measuring the start student and the teacher", "evaluate"):
+        log.once("start", lambda: evaluator.student("start", bundle.student))
+        log.once("teacher", evaluator.teacher_floor)
+    main = main_arm(config)
+    for name in [*config.compare, main]:
+        if name in log.results:
+            continue
+        with log.timed(f"training {name}", name):
+            student = _train_arm(config, name, data, bundle, log)
+        folder = out / "student" if name == main else out / "arms" / name
+        save_bundle(replace(bundle, student=student, source=f"{name} of {config.name}, seed {config.seed}"), folder)
+        with log.timed(f"measuring {name}", "evaluate"):
+            log.once(name, lambda name=name, student=student: evaluator.student(name, student))  # type: ignore[misc]
+    _summarise(config, log, len(pairs))
+    write_report(out)
+    log.say(f"report: {out / 'report.html'}")
+    return out
+
+
+def main_arm(config: RunConfig) -> str:
+    """Return the name of the run's own arm in records and reports."""
+    kind: str = config.objective.kind
+    if isinstance(config.objective, AFDConfig) and config.objective.reward == "random":
+        kind = "random"
+    return f"{kind}-main" if kind in config.compare else kind
+
+
+def _train_arm(config: RunConfig, name: str, data: TeacherClips, bundle: Bundle, log: RunLog) -> CausalVideoTransformer:
+    """Train one arm from the start student to its end and return its averaged weights."""
+    compared = config.compare.get(name)
+    settings = config.objective if compared is None else compared.objective
+    lr = config.train.lr if compared is None or compared.lr is None else compared.lr
+    objective = build_objective(settings, config.train.model_copy(update={"lr": lr}), config, data, bundle)
+    arm = Arm(
+        name=name,
+        folder=config.out / "checkpoints" / name,
+        metrics=log.metrics,
+        config_hash=config_hash(config),
+        checkpoint_every=config.train.checkpoint_every,
+        resume="the same command",
+    )
+    with log.steps(name) as on_step:
+        state, probe = train(objective, bundle.student, arm, on_step)
+    if probe:
+        log.keep("probe", probe)
+        if warning := shortcut_warning(probe):
+            log.note(warning)
+    for line in verdicts(log.rows(name)):
+        log.note(f"{name}: {line}")
+    return state.policy("ema").eval()
+
+
+def config_hash(config: RunConfig) -> str:
+    """Return a hash of what decides a run's results: everything but where it is written and on how many threads."""
+    values = config.model_dump(mode="json", exclude={"out", "threads", "device"})
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _claim(config: RunConfig) -> None:
+    """Write the resolved config into the run folder, or check that the one there is the same run."""
+    path = config.out / "config.yaml"
+    if path.is_file() and config_hash(load_recipe(path, ())) != config_hash(config):
+        raise ConfigError(
+            f"{config.out} holds a run of another configuration: give another --out, or remove the folder"
+        )
+    write_text_atomic(path, dump(config))
+
+
+def _summarise(config: RunConfig, log: RunLog, clips: int) -> None:
+    """Write summary.json from what the log kept."""
+    main = main_arm(config)
+    named = ("start", "teacher", main)
+    warmup = config.discriminator.warmup if main == "afd" else 0
+    write_json_atomic(
+        config.out / "summary.json",
+        {
+            "name": config.name,
+            "objective": main,
+            "start": log.results["start"],
+            "end": log.results[main],
+            "teacher_floor": log.results["teacher"],
+            "arms": {name: values for name, values in log.results.items() if name not in named},
+            "seconds": {**log.seconds, "total": sum(log.seconds.values())},
+            "steps": config.train.steps,
+            "warmup_steps": warmup,
+            "seed": config.seed,
+            "version": __version__,
+            "probe": log.kept.get("probe", {}),
+            "warnings": log.notes,
+            "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {config.device}",
+            "teacher": build_teacher(config).name,
+            "teacher_clips": clips,
+        },
+    )
+
+
+def evaluate(run_folder: Path) -> dict[str, Any]:
+    """Measure a finished run's student again, rewrite summary.json, and return it.
+
+    Raises:
+        CheckpointError: the folder holds no finished run.
+    """
+    if not (run_folder / "config.yaml").is_file() or not (run_folder / "student" / "config.json").is_file():
+        raise CheckpointError(f"{run_folder} holds no finished run: run `understudy train` with its recipe first")
+    config = load_recipe(run_folder / "config.yaml", ()).model_copy(update={"out": run_folder})
+    log = RunLog(run_folder)
+    evaluator = _evaluator(config, load_start(config))
+    main = main_arm(config)
+    for name in ("start", *config.compare, main):
+        folder = {"start": config.student.start, main: str(run_folder / "student")}.get(name)
+        student = load_bundle(folder or run_folder / "arms" / name).student
+        log.results.pop(name, None)
+        log.once(name, lambda name=name, student=student: evaluator.student(name, student))  # type: ignore[misc]
+    log.results.pop("teacher", None)
+    log.once("teacher", evaluator.teacher_floor)
+    _summarise(config, log, log.kept.get("clips", 0))
+    summary: dict[str, Any] = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
+def generate(
+    bundle: str,
+    prompts: Sequence[str],
+    out: Path,
+    seconds: float | None,
+    seed: int,
+    per_prompt: int,
+    window: int | None,
+    sink: int | None,
+    threads: int,
+) -> list[Path]:
+    """Write ``per_prompt`` mp4 files for every prompt into ``out`` and return their paths.
+
+    Raises:
+        ConfigError: there is no prompt, or the length needs a window.
+    """
+    if not prompts:
+        raise ConfigError("there are no prompts: give them as arguments or with --prompts FILE")
+    if threads:
+        torch.set_num_threads(threads)
+    student = load_bundle(bundle).with_window(window, sink)
+    length = seconds if seconds is not None else student.form.frames / student.form.fps
+    ensure_folder(out)
+    paths = []
+    for prompt in prompts:
+        for take in range(per_prompt):
+            clip = draw_long_clip(student, prompt, seed + take, length)
+            path = out / f"{prompt_id(prompt)}-{seed + take}.mp4"
+            write_mp4(path, clip)
+            paths.append(path)
+    return paths
+
+
+def describe(config: RunConfig) -> list[str]:
+    """Return in plain lines what ``run`` would do; nothing is written."""
+    bundle = load_start(config)
+    spec = bundle.student.spec
+    training, held_out = training_prompts(config), held_out_prompts(config)
+    parameters = sum(p.numel() for p in bundle.student.parameters())
+    batch = config.train.prompts * (config.objective.group if isinstance(config.objective, AFDConfig) else 8)
+    tokens = bundle.form.frames // bundle.codec.frames_per_latent * bundle.student.frame_tokens
+    jobs = len(training) * config.clips.per_prompt
+    return [
+        f"teacher: {build_teacher(config).name}",
+        f"training prompts: {len(training)}, clips wanted: {jobs}, store: {config.clips.store}",
+        f"held-out prompts: {len(held_out)}, teacher clips for reference: {len(held_out) * config.evaluation.reference}",
+        f"student: {config.student.start}, {parameters:,} parameters, blocks of {spec.block_frames} latent frame(s), "
+        f"sampler levels {', '.join(f'{level:g}' for level in bundle.levels)}",
+        f"update: {batch} rollouts of {tokens} tokens, {config.train.steps} updates"
+        + (f" after {config.discriminator.warmup} discriminator steps" if main_arm(config) == "afd" else ""),
+        f"arms: {', '.join([*config.compare, main_arm(config)])}",
+        f"run folder: {config.out}",
+    ]

@@ -1,0 +1,100 @@
+"""Writing files so that a reader sees the old content or the new content, never half of either."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from understudy.errors import UnderstudyError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""Every half-written file starts with this; a leftover one belongs to a killed process."""
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` as 64 lower-case hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def ensure_folder(path: str | Path) -> Path:
+    """Create folder ``path`` with its parents when missing and return it.
+
+    Raises:
+        UnderstudyError: it is a file, or cannot be created or written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UnderstudyError(f"cannot use {folder} as a folder: it, or a parent of it, is a file") from None
+    except OSError as error:
+        raise UnderstudyError(f"cannot create folder {folder}: {_reason(error)}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UnderstudyError(f"cannot write in folder {folder}: permission denied")
+    return folder
+
+
+def write_bytes_atomic(path: str | Path, data: bytes) -> None:
+    """Replace file ``path`` by ``data`` in one step, on disk when this returns.
+
+    The folder has to exist.
+
+    Raises:
+        UnderstudyError: the disk is full, the folder is missing or read-only, or ``path`` is a folder.
+    """
+    target = Path(path)
+    # The same folder, so that the final rename never crosses file systems. A random name rather
+    # than tempfile's, whose files are private to the user whatever the umask says.
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise UnderstudyError(f"cannot write {target}: {_reason(error)}") from None
+
+
+def write_text_atomic(path: str | Path, text: str) -> None:
+    """Replace file ``path`` by ``text`` as UTF-8; see `write_bytes_atomic`."""
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_json_atomic(path: str | Path, value: Mapping[str, object] | Sequence[object]) -> None:
+    """Replace file ``path`` by ``value`` as indented JSON with a final newline; see `write_bytes_atomic`.
+
+    Raises:
+        UnderstudyError: also when ``value`` holds something JSON has no form for (NaN and infinity included).
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UnderstudyError(f"cannot write {path}: the value has no JSON form ({error})") from None
+    write_text_atomic(path, text + "\n")
+
+
+def _reason(error: OSError) -> str:
+    """Return what went wrong without the path, which the caller names itself."""
+    return (error.strerror or str(error)).lower()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut, where the system lets folders be synced."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

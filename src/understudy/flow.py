@@ -1,0 +1,74 @@
+"""Rectified-flow algebra and noise levels: pure functions of tensors.
+
+The path is x_t = (1 - t) x_0 + t eps with t in [0, 1], its velocity v = eps - x_0 (Liu et al. 2209.03003). A *noise
+level* is the t a model is conditioned on. Levels ``t`` broadcast against latents ``[B, F, C, h, w]`` from the left: a
+tensor of shape [B, F] is one level per latent frame.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def expand(t: Tensor, like: Tensor) -> Tensor:
+    """Append singleton axes to ``t`` [B, F] until it has the rank of ``like`` [B, F, ...]."""
+    return t.reshape(t.shape + (1,) * (like.ndim - t.ndim))
+
+
+def interpolate(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return the noised state x_t = (1 - t) x_0 + t eps."""
+    t = expand(t, x0)
+    return (1 - t) * x0 + t * noise
+
+
+def velocity_target(x0: Tensor, noise: Tensor) -> Tensor:
+    """Return the velocity of the path, v* = eps - x_0."""
+    return noise - x0
+
+
+def x0_from_velocity(x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    """Return x_0 = x_t - t v."""
+    return x_t - expand(t, x_t) * v
+
+
+def velocity_from_x0(x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    """Return v = (x_t - x_0) / t; undefined at t = 0, where a state says nothing about its noise."""
+    return (x_t - x0) / expand(t, x_t)
+
+
+def noise_from_velocity(x_t: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    """Return eps = x_t + (1 - t) v."""
+    return x_t + (1 - expand(t, x_t)) * v
+
+
+def velocity_from_noise(x_t: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Return v = (eps - x_t) / (1 - t); undefined at t = 1, where a state says nothing about its data."""
+    return (noise - x_t) / (1 - expand(t, x_t))
+
+
+def warp(t: Tensor, shift: float) -> Tensor:
+    """Return the shifted level s t / (1 + (s - 1) t); shift 5 turns 1, .75, .5, .25 into 1, .9375, .833, .625."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def sampler_levels(steps: int, shift: float = 1.0) -> tuple[float, ...]:
+    """Return the ``steps`` warped levels a few-step sampler visits, from 1 downwards, without the final 0."""
+    uniform = torch.arange(steps, 0, -1, dtype=torch.float64) / steps
+    return tuple(warp(uniform, shift).tolist())
+
+
+def draw_levels(levels: Sequence[float], shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    """Draw levels [B, F] uniformly from the sampler's own: the states the student really visits."""
+    index = torch.randint(len(levels), shape, generator=generator)
+    return torch.tensor(levels, dtype=torch.float32)[index]
+
+
+def draw_continuous(
+    shape: tuple[int, int],
+    shift: float = 1.0,
+    minimum: float = 0.02,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw levels [B, F] uniformly on [minimum, 1], then warped: the choice of undistilled students."""
+    return warp(minimum + (1 - minimum) * torch.rand(shape, generator=generator), shift)

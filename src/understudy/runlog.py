@@ -1,0 +1,148 @@
+"""What a run says and remembers while it goes: terminal lines, metrics.jsonl, finished evaluations, time per stage."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from understudy.discriminators.gauges import regime
+from understudy.errors import StoreError
+from understudy.files import write_json_atomic
+from understudy.training.loop import record
+from understudy.training.state import StepReport
+
+_SHOWN = ("loss", "pair_accuracy", "drift", "score_spread")
+_PLAIN_EVERY_SECONDS = 15.0
+
+
+class RunLog:
+    """The memory of a run folder outside its checkpoints: ``progress.json`` and ``metrics.jsonl``.
+
+    Attributes:
+        results: finished evaluations by arm. seconds: time per stage, over all sittings. notes: what gauges said.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.metrics = out / "metrics.jsonl"
+        self._path = out / "progress.json"
+        self._console = Console(stderr=True)
+        try:
+            kept = json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
+        except ValueError as error:
+            raise StoreError(
+                f"{self._path} is damaged ({error}): remove it, finished arms are measured again"
+            ) from error
+        self.results: dict[str, Any] = kept.get("results", {})
+        self.seconds: dict[str, float] = kept.get("seconds", {})
+        self.notes: list[str] = kept.get("notes", [])
+        self.kept: dict[str, Any] = kept.get("kept", {})
+
+    def say(self, text: str) -> None:
+        """Print one line for the user."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Say something that belongs in the report too; once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            record(self.metrics, {"event": "note", "text": text})
+            self._save()
+            self.say(text)
+
+    def keep(self, key: str, value: Any) -> None:
+        """Remember a JSON value."""
+        self.kept[key] = value
+        self._save()
+
+    def once(self, name: str, evaluate: Callable[[], dict[str, Any]]) -> None:
+        """Evaluate an arm unless that was done in an earlier sitting."""
+        if name not in self.results:
+            self.results[name] = evaluate()
+            record(self.metrics, {"event": "evaluation", "arm": name, "step": 0, "metrics": self.results[name]})
+            self._save()
+
+    @contextmanager
+    def timed(self, text: str, key: str) -> Iterator[None]:
+        """Say what begins, and add its seconds to ``key`` however it ends."""
+        self.say(text)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - began
+            self._save()
+
+    @contextmanager
+    def steps(self, arm: str) -> Iterator[Callable[[StepReport, int], None]]:
+        """Show training steps: a bar on a terminal, an occasional line elsewhere."""
+        if self._console.is_terminal and sys.stderr.isatty():
+            columns = (
+                TextColumn(arm),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[said]}"),
+            )
+            with Progress(*columns, console=self._console) as bar:
+                task = bar.add_task(arm, total=None, said="")
+                yield lambda report, total: bar.update(task, total=total, completed=report.step + 1, said=_line(report))
+            return
+        last = 0.0
+
+        def plain(report: StepReport, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > _PLAIN_EVERY_SECONDS or report.step + 1 == total:
+                last = time.monotonic()
+                self.say(f"  {arm} {report.step + 1}/{total} {_line(report)}")
+
+        yield plain
+
+    def rows(self, arm: str) -> list[dict[str, Any]]:
+        """Return the recorded steps of an arm."""
+        if not self.metrics.is_file():
+            return []
+        rows = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        return [row for row in rows if row.get("arm") == arm and "phase" in row]
+
+    def _save(self) -> None:
+        write_json_atomic(
+            self._path,
+            {"results": self.results, "seconds": self.seconds, "notes": self.notes, "kept": self.kept},
+        )
+
+
+def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Say in words what the gauges of an arm's recorded steps mean; empty when nothing stands out."""
+    said = []
+    warm = [row["pair_accuracy"] for row in rows if row["phase"] == "warm-up" and "pair_accuracy" in row][-20:]
+    late = [row["pair_accuracy"] for row in rows if row["phase"] == "update" and "pair_accuracy" in row][-20:]
+    if warm:
+        mean = sum(warm) / len(warm)
+        said.append(f"after warm-up the discriminator ranks {mean:.0%} of pairs rightly: {regime(mean)}")
+    if late:
+        mean = sum(late) / len(late)
+        advice = {
+            "blind": "it can no longer tell the two sides apart: the student has caught up, or discriminator.lr is too low",
+            "informative": "it still ranks, and is not always right",
+            "saturated": "it is always right and may be ranking trifles: lower discriminator.lr or raise its noise",
+        }[regime(mean)]
+        said.append(f"at the end it ranks {mean:.0%} rightly: {regime(mean)}; {advice}")
+    for name in ("corr_brightness", "corr_sharpness"):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        mean = sum(values) / len(values) if values else 0.0
+        if abs(mean) > 0.5:
+            said.append(
+                f"rewards follow {name.removeprefix('corr_')} (correlation {mean:+.2f}): look for picture hacking"
+            )
+    return said
+
+
+def _line(report: StepReport) -> str:
+    parts = [f"{name} {report.values[name]:.3g}" for name in _SHOWN if name in report.values]
+    return f"{report.phase} " + ", ".join(parts)

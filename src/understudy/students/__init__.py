@@ -1,0 +1,1 @@
+"""Causal velocity fields, their block cache, and the one rollout used for training, generation and streaming."""

@@ -1,0 +1,1 @@
+"""Black boxes: a prompt goes in, a finished clip comes out."""

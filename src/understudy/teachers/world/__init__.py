@@ -1,0 +1,1 @@
+"""The embedded physics world: plain-English prompts, pymunk physics, two looks."""

@@ -1,0 +1,148 @@
+"""Checkpoints: safetensors plus JSON, written whole or not at all, the previous one kept until the new one stands.
+
+A checkpoint is a folder ``step-000060`` with ``state.safetensors`` (weights, optimiser moments, pools, random states) and
+``state.json`` (step, hash of the config, digest of the tensors). It is written under a temporary name and renamed, so a
+``kill -9`` at any moment leaves a loadable one. Loading never executes code.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from understudy.errors import CheckpointError, UnderstudyError
+from understudy.files import TEMPORARY_PREFIX, ensure_folder, write_bytes_atomic, write_json_atomic
+from understudy.students.bundle import load_weights, read_tensors
+from understudy.training.state import TrainState
+
+_PREFIX: Final = "step-"
+_KEEP: Final = 2
+
+
+def save_checkpoint(state: TrainState, folder: Path, config_hash: str) -> Path:
+    """Write the state under ``folder``, then remove all but the two newest checkpoints.
+
+    Raises:
+        UnderstudyError: the disk is full or the folder cannot be written; earlier checkpoints are untouched.
+    """
+    ensure_folder(folder)
+    target = folder / f"{_PREFIX}{state.step:06d}"
+    draft = folder / f"{TEMPORARY_PREFIX}{target.name}"
+    shutil.rmtree(draft, ignore_errors=True)
+    data = save(_tensors(state))
+    try:
+        ensure_folder(draft)
+        write_bytes_atomic(draft / "state.safetensors", data)
+        head = {"step": state.step, "config": config_hash, "sha256": hashlib.sha256(data).hexdigest()}
+        write_json_atomic(draft / "state.json", {**head, "optimisers": _groups(state)})
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(draft, target)
+    except (UnderstudyError, OSError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise CheckpointError(
+            f"the checkpoint of step {state.step} was not written ({error}); earlier ones are kept"
+        ) from error
+    for old in checkpoints(folder)[:-_KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the whole checkpoints under ``folder``, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / "state.json").is_file())
+
+
+def load_checkpoint(state: TrainState, folder: Path, config_hash: str) -> bool:
+    """Load the newest whole checkpoint under ``folder`` into ``state``; False when there is none.
+
+    A damaged newest checkpoint falls back to the one before it.
+
+    Raises:
+        CheckpointError: it belongs to another config, or all of them are damaged.
+    """
+    found = checkpoints(folder)
+    problems: list[str] = []
+    for path in reversed(found):
+        head = _read_head(path)
+        if head.get("config") != config_hash:
+            raise CheckpointError(
+                f"{path} belongs to another configuration: use another --out, or remove {folder.parent} to start again"
+            )
+        problems = verify_checkpoint(path)
+        if not problems:
+            _restore(state, read_tensors(path / "state.safetensors"), head, path / "state.safetensors")
+            return True
+    if found:
+        raise CheckpointError(f"no checkpoint under {folder} is whole ({problems[0]}): remove it to start again")
+    return False
+
+
+def verify_checkpoint(folder: Path) -> list[str]:
+    """Return what is wrong with one checkpoint folder, one line each; empty when it is whole."""
+    try:
+        head = _read_head(folder)
+        data = (folder / "state.safetensors").read_bytes()
+    except (CheckpointError, OSError) as error:
+        return [str(error)]
+    if hashlib.sha256(data).hexdigest() != head.get("sha256"):
+        return [f"{folder / 'state.safetensors'} does not match its digest: it is damaged"]
+    tensors = read_tensors(folder / "state.safetensors")
+    bad = [key for key, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    return [f"{folder} holds values that are not finite, first in {bad[0]!r}"] if bad else []
+
+
+def _tensors(state: TrainState) -> dict[str, Tensor]:
+    """Flatten the state; contiguous copies, since safetensors refuses shared memory."""
+    flat: dict[str, Tensor] = {}
+    for name, module in state.modules.items():
+        flat |= {f"module.{name}.{key}": tensor for key, tensor in module.state_dict().items()}
+    for name, optimiser in state.optimisers.items():
+        for index, values in optimiser.state_dict()["state"].items():
+            flat |= {f"optimiser.{name}.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}
+    flat |= {f"tensor.{name}": tensor for name, tensor in state.tensors.items()}
+    flat["random.training"] = state.generator.get_state()
+    flat["random.torch"] = torch.get_rng_state()
+    return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in flat.items()}
+
+
+def _groups(state: TrainState) -> dict[str, Any]:
+    return {name: optimiser.state_dict()["param_groups"] for name, optimiser in state.optimisers.items()}
+
+
+def _restore(state: TrainState, flat: dict[str, Tensor], head: dict[str, Any], path: Path) -> None:
+    for name, module in state.modules.items():
+        load_weights(module, _below(flat, f"module.{name}."), path)
+    for name, optimiser in state.optimisers.items():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in _below(flat, f"optimiser.{name}.").items():
+            index, field = key.split(".", 1)
+            moments.setdefault(int(index), {})[field] = tensor
+        optimiser.load_state_dict({"state": moments, "param_groups": head["optimisers"][name]})
+    state.tensors.clear()
+    state.tensors.update(_below(flat, "tensor."))
+    state.step = int(head["step"])
+    torch.set_rng_state(flat["random.torch"])
+    state.generator.set_state(flat["random.training"])  # last: building modules above may have drawn numbers
+
+
+def _below(flat: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in flat.items() if key.startswith(prefix)}
+
+
+def _read_head(folder: Path) -> dict[str, Any]:
+    path = folder / "state.json"
+    try:
+        head = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): remove this checkpoint") from error
+    if not isinstance(head, dict) or not {"step", "config", "sha256", "optimisers"} <= head.keys():
+        raise CheckpointError(f"{path} is not the head of a checkpoint: remove this checkpoint")
+    return head

@@ -1,0 +1,63 @@
+"""What training sees of the teacher: prompts and canonical latents of finished clips, nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from understudy.clips import Clip
+from understudy.codecs.base import Codec
+from understudy.discriminators.canonical import encode_clips
+from understudy.errors import ConfigError
+from understudy.students.bundle import ClipForm
+
+
+@dataclass(frozen=True)
+class TeacherClips:
+    """Teacher clips in canonical form.
+
+    Attributes:
+        prompts: the different prompts, P of them.
+        latents: [N, F, C, h, w].
+        rows: for every prompt the rows of its clips in ``latents``.
+    """
+
+    prompts: tuple[str, ...]
+    latents: Tensor
+    rows: tuple[tuple[int, ...], ...]
+
+    @property
+    def row_prompts(self) -> list[str]:
+        """The prompt of every clip [N]."""
+        by_row = {row: prompt for prompt, rows in zip(self.prompts, self.rows, strict=True) for row in rows}
+        return [by_row[row] for row in range(len(self.latents))]
+
+    def pick_prompts(self, count: int, generator: torch.Generator) -> list[int]:
+        """Draw ``count`` prompt indices, without repeats while there are enough."""
+        order: list[int] = []
+        while len(order) < count:
+            order += torch.randperm(len(self.prompts), generator=generator).tolist()
+        return order[:count]
+
+    def pick_rows(self, prompts: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Draw one clip row [B] (int64) for every prompt index."""
+        draw = torch.rand(len(prompts), generator=generator).tolist()
+        rows = [self.rows[p][int(u * len(self.rows[p]))] for p, u in zip(prompts, draw, strict=True)]
+        return torch.tensor(rows, dtype=torch.long)
+
+
+def teacher_clips(pairs: Sequence[tuple[str, Clip]], form: ClipForm, codec: Codec) -> TeacherClips:
+    """Bring (prompt, clip) pairs to canonical form and encode them.
+
+    Raises:
+        ConfigError: there is no clip at all.
+        ClipError: a clip is too short for the form.
+    """
+    if not pairs:
+        raise ConfigError("no teacher clips to train on: run `understudy collect` first, or check clips.store")
+    rows: dict[str, list[int]] = {}
+    for row, (prompt, _) in enumerate(pairs):
+        rows.setdefault(prompt, []).append(row)
+    latents = encode_clips([clip for _, clip in pairs], form, codec)
+    return TeacherClips(tuple(rows), latents, tuple(tuple(r) for r in rows.values()))

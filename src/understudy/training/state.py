@@ -1,0 +1,59 @@
+"""Everything a run is, in one place: saving and loading it is the whole of resume."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from understudy.students.transformer import CausalVideoTransformer
+
+
+@dataclass
+class TrainState:
+    """The mutable state of a run.
+
+    Attributes:
+        step: steps done, warm-up steps of the discriminator included.
+        modules: "student" (trained), "ema" (the one that is evaluated and shipped), and what the objective adds: "old",
+            "prior", "discriminator".
+        optimisers: by the name of the module they train.
+        tensors: replay pools and running gauges.
+        generator: the one source of randomness of training.
+    """
+
+    modules: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Optimizer]
+    generator: torch.Generator
+    step: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def policy(self, name: str) -> CausalVideoTransformer:
+        """Return the student behind a name: "student", "ema", "old", "prior"."""
+        module = self.modules[name]
+        assert isinstance(module, CausalVideoTransformer)
+        return module
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did: its number, its phase ("warm-up" or "update"), and named figures."""
+
+    step: int
+    phase: str
+    values: Mapping[str, float]
+
+
+@torch.no_grad()
+def average_into(slow: nn.Module, fast: nn.Module, decay: float) -> None:
+    """Move every parameter of ``slow`` towards ``fast``: slow = decay * slow + (1 - decay) * fast."""
+    for a, b in zip(slow.parameters(), fast.parameters(), strict=True):
+        a.lerp_(b, 1 - decay)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, steps: int, warmup: int, decay: float) -> None:
+    """Set the learning rate for ``step`` of ``steps``: linear warm-up, constant, linear decay over the last share."""
+    tail = max(1.0, decay * steps)
+    factor = min(1.0, (step + 1) / max(1, warmup), (steps - step) / tail)
+    for group in optimiser.param_groups:
+        group["lr"] = rate * factor

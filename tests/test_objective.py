@@ -1,0 +1,285 @@
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from understudy import flow, objective
+
+SHAPE = (3, 2, 4, 2, 2)
+seeds = st.integers(0, 2**31)
+betas = st.floats(0.05, 2.0)
+weights = st.lists(st.floats(0, 1), min_size=3, max_size=3).map(lambda w: torch.tensor(w, dtype=torch.float64))
+scopes = st.sampled_from(["group", "batch"])
+
+
+def draw(seed: int, count: int) -> list[Tensor]:
+    """Velocities [3, 2, 4, 2, 2] in double precision."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(SHAPE, dtype=torch.float64, generator=generator) for _ in range(count)]
+
+
+def draw_scores(seed: int, prompts: int = 4, group: int = 5) -> Tensor:
+    """Scores [P, K] in double precision."""
+    return torch.randn(prompts, group, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def gradient(loss: Tensor, v: Tensor) -> Tensor:
+    return torch.autograd.grad(loss.sum(), v)[0]
+
+
+class TestForwardProcessLoss:
+    @given(seeds, betas, weights, weights)
+    def test_value_at_the_old_policy_does_not_depend_on_the_weight(
+        self, seed: int, beta: float, w: Tensor, other: Tensor
+    ) -> None:
+        old, target = draw(seed, 2)
+        value = objective.forward_process_loss(old, old, target, w, beta)
+        torch.testing.assert_close(value, objective.forward_process_loss(old, old, target, other, beta))
+        torch.testing.assert_close(value, objective.frame_error(old, target) / beta)
+        assert value.shape == SHAPE[:2]
+
+    @given(seeds, betas, weights)
+    def test_gradient_at_the_old_policy_is_2w_minus_1_times_the_plain_one(
+        self, seed: int, beta: float, w: Tensor
+    ) -> None:
+        old, target = draw(seed, 2)
+        v = old.clone().requires_grad_()
+        found = gradient(objective.forward_process_loss(v, old, target, w, beta), v)
+        plain = gradient(objective.frame_error(v, target), v)
+        expected = (2 * w - 1).reshape(3, 1, 1, 1, 1) * plain
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+    @given(seeds, betas)
+    def test_undecided_weight_gives_no_gradient_at_the_old_policy(self, seed: int, beta: float) -> None:
+        old, target = draw(seed, 2)
+        v = old.clone().requires_grad_()
+        half = torch.full((3,), 0.5, dtype=torch.float64)
+        found = gradient(objective.forward_process_loss(v, old, target, half, beta), v)
+        # Two equal terms of opposite sign; what remains is the rounding of the mixtures, far below any gradient.
+        assert found.abs().max() < 1e-14
+
+    @pytest.mark.parametrize("beta", [1.0, 0.5, 0.25])
+    def test_undecided_weight_gives_exactly_no_gradient(self, beta: float) -> None:
+        old, target = (x.mul(8).round().div(8) for x in draw(5, 2))  # no mixture needs rounding
+        v = old.clone().requires_grad_()
+        half = torch.full((3,), 0.5, dtype=torch.float64)
+        found = gradient(objective.forward_process_loss(v, old, target, half, beta), v)
+        assert torch.equal(found, torch.zeros_like(found))
+
+    @given(seeds, betas, weights)
+    def test_minimiser_is_the_documented_one(self, seed: int, beta: float, w: Tensor) -> None:
+        old, target, step = draw(seed, 3)
+        move = (2 * w - 1).reshape(3, 1, 1, 1, 1) * (target - old) / beta
+        v = (old + move).requires_grad_()
+        lowest = objective.forward_process_loss(v, old, target, w, beta)
+        assert gradient(lowest, v).abs().max() < 1e-10
+        # Away from it the loss grows by beta |step|^2: a bowl, not a saddle.
+        away = objective.forward_process_loss(v + step, old, target, w, beta)
+        torch.testing.assert_close(away - lowest, beta * step.square().flatten(2).mean(2), rtol=1e-6, atol=1e-9)
+
+    def test_branches_are_those_of_the_paper(self) -> None:
+        v, old, target = draw(9, 3)
+        ones, zeros = torch.ones(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        plus, minus = 0.9 * old + 0.1 * v, 1.1 * old - 0.1 * v
+        positive = objective.forward_process_loss(v, old, target, ones, 0.1)
+        negative = objective.forward_process_loss(v, old, target, zeros, 0.1)
+        torch.testing.assert_close(positive, (plus - target).square().flatten(2).mean(2) / 0.1)
+        torch.testing.assert_close(negative, (minus - target).square().flatten(2).mean(2) / 0.1)
+
+    def test_a_step_follows_good_rollouts_and_leaves_bad_ones(self) -> None:
+        old, target = draw(3, 2)
+        v = old.clone().requires_grad_()
+        w = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64)
+        moved = old - 0.1 * gradient(objective.forward_process_loss(v, old, target, w, 0.5), v)
+        change = (objective.frame_error(moved, target) - objective.frame_error(old, target)).mean(1)
+        assert change[0] < -1e-4
+        assert abs(change[1]) < 1e-12
+        assert change[2] > 1e-4
+
+
+@given(seeds, weights)
+def test_positive_loss_has_no_negative_branch(seed: int, w: Tensor) -> None:
+    v, target = draw(seed, 2)
+    v.requires_grad_()
+    loss = objective.positive_loss(v, target, w)
+    torch.testing.assert_close(loss, w[:, None] * objective.frame_error(v, target))
+    downhill = -(gradient(loss, v) * (v - target)).flatten(1).sum(1)
+    assert bool((downhill <= 0).all())  # never away from a rollout, however bad
+
+
+class TestAdvantage:
+    @given(seeds, scopes)
+    def test_mean_is_zero_in_every_group(self, seed: int, scope: str) -> None:
+        found = objective.advantage(draw_scores(seed), scope)
+        assert found.mean(1).abs().max() < 1e-12
+
+    @given(seeds)
+    def test_spread_is_one_where_it_is_taken(self, seed: int) -> None:
+        scores = draw_scores(seed) * torch.tensor([[0.1], [1], [5], [20]])
+        ones = torch.ones(4, dtype=torch.float64)
+        torch.testing.assert_close(objective.advantage(scores, "group").square().mean(1), ones)
+        whole = objective.advantage(scores, "batch").square()
+        torch.testing.assert_close(whole.mean(), ones[0])
+        assert whole.mean(1)[3] > 10 * whole.mean(1)[0]  # a lively prompt weighs more than a flat one
+
+    @given(seeds, scopes, st.floats(-50, 50), st.floats(0.01, 100))
+    def test_shift_and_positive_scale_of_the_scores_do_not_matter(
+        self, seed: int, scope: str, shift: float, scale: float
+    ) -> None:
+        scores = draw_scores(seed)
+        found = objective.advantage(scores * scale + shift, scope)
+        torch.testing.assert_close(found, objective.advantage(scores, scope), rtol=1e-7, atol=1e-9)
+
+    @given(seeds, scopes)
+    def test_prompts_are_not_compared_with_each_other(self, seed: int, scope: str) -> None:
+        scores = draw_scores(seed)
+        easier = scores + torch.tensor([[0.0], [3], [-7], [100]])
+        expected = objective.advantage(scores, scope)
+        torch.testing.assert_close(objective.advantage(easier, scope), expected, rtol=1e-7, atol=1e-9)
+
+    @given(seeds, scopes)
+    def test_single_rollouts_are_compared_with_the_batch(self, seed: int, scope: str) -> None:
+        scores = draw_scores(seed, prompts=6, group=1)
+        found = objective.advantage(scores, scope)
+        expected = (scores - scores.mean()) / scores.std(correction=0)
+        torch.testing.assert_close(found, expected)
+        assert found.abs().max() > 0.5
+
+    @pytest.mark.parametrize("scope", ["group", "batch"])
+    @pytest.mark.parametrize("shape", [(4, 5), (4, 8), (6, 1), (1, 1), (1, 4)])
+    @pytest.mark.parametrize("value", [0.0, 3.3, 59.82, -1e4])
+    def test_flat_batch_teaches_nothing(self, scope: str, shape: tuple[int, int], value: float) -> None:
+        advantages = objective.advantage(torch.full(shape, value), scope)
+        assert torch.equal(advantages, torch.zeros(shape))
+        assert torch.equal(objective.weight(advantages, 5.0), torch.full(shape, 0.5))
+
+    @pytest.mark.parametrize("scope", ["group", "batch"])
+    def test_flat_group_teaches_nothing_beside_lively_ones(self, scope: str) -> None:
+        scores = draw_scores(0)
+        scores[1] = 2.5
+        found = objective.advantage(scores, scope)
+        assert torch.equal(found[1], torch.zeros(5, dtype=torch.float64))
+        assert found[[0, 2, 3]].abs().min(1).values.max() > 0
+
+    @pytest.mark.parametrize("scope", ["group", "batch"])
+    def test_broken_scores_are_not_taken_for_a_flat_batch(self, scope: str) -> None:
+        scores = draw_scores(0)
+        scores[2, 1] = math.nan
+        assert objective.advantage(scores, scope)[2].isnan().all()
+
+
+class TestWeight:
+    def test_limit_five_is_the_papers(self) -> None:
+        a = torch.tensor([-7.0, -5.0, -2.5, -1.0, 0.0, 1.0, 2.5, 5.0, 7.0])
+        expected = a.clamp(-5, 5) / 10 + 0.5
+        torch.testing.assert_close(objective.weight(a, 5.0), expected)
+        by_hand = [0, 0, 0.25, 0.4, 0.5, 0.6, 0.75, 1, 1]
+        assert expected.tolist() == pytest.approx(by_hand)
+
+    @given(st.lists(st.floats(-100, 100), min_size=2, max_size=20), st.floats(0.1, 10))
+    def test_weights_are_shares_in_the_order_of_the_advantages(self, values: list[float], limit: float) -> None:
+        a = torch.tensor(sorted(values), dtype=torch.float64)
+        w = objective.weight(a, limit)
+        assert 0 <= w.min()
+        assert w.max() <= 1
+        assert bool((w.diff() >= 0).all())
+        torch.testing.assert_close(objective.weight(-a, limit), 1 - w)
+
+    def test_saturated_share_counts_both_ends(self) -> None:
+        assert objective.saturated_share(torch.tensor([0.0, 0.2, 0.5, 1.0])) == 0.5
+        assert objective.saturated_share(torch.tensor([1e-6, 0.5, 1 - 1e-6])) == 0
+        advantages = torch.tensor([[-3.0, 0.5], [0.1, 2.0]])
+        assert objective.saturated_share(objective.weight(advantages, 1.0)) == 0.5
+        assert objective.saturated_share(objective.weight(advantages, 5.0)) == 0
+
+
+class TestPairedLoss:
+    @given(st.floats(-30, 30), st.floats(-30, 30))
+    def test_value_is_minus_the_log_likelihood_of_the_ranking(self, real: float, fake: float) -> None:
+        a, b = torch.tensor([real], dtype=torch.float64), torch.tensor([fake], dtype=torch.float64)
+        loss = objective.paired_loss(a, b)
+        expected = math.log1p(math.exp(fake - real))
+        assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        # P(real over fake) + P(fake over real) = 1
+        both = (-loss).exp() + (-objective.paired_loss(b, a)).exp()
+        assert both.item() == pytest.approx(1)
+        assert (objective.paired_loss(b, a) - loss).item() == pytest.approx(real - fake, abs=1e-8)
+
+    def test_limits(self) -> None:
+        real, fake = torch.tensor([0.0, 500.0, -500.0]), torch.zeros(3)
+        assert objective.paired_loss(real, fake).tolist() == pytest.approx([math.log(2), 0, 500])
+
+    @given(st.floats(-8, 8), st.floats(-8, 8))
+    def test_gradient_lifts_the_teacher_and_lowers_the_student(self, real: float, fake: float) -> None:
+        a = torch.tensor([real], dtype=torch.float64, requires_grad=True)
+        b = torch.tensor([fake], dtype=torch.float64, requires_grad=True)
+        up, down = torch.autograd.grad(objective.paired_loss(a, b).sum(), (a, b))
+        assert up.item() < 0 < down.item()
+        assert up.item() == pytest.approx(-down.item())
+        assert down.item() == pytest.approx(1 / (1 + math.exp(real - fake)))
+
+    def test_one_value_per_pair(self) -> None:
+        real, fake = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([3.0, 2.0, 1.0])
+        loss = objective.paired_loss(real, fake)
+        assert loss.shape == (3,)
+        assert loss[0] > loss[1] > loss[2]
+
+
+class TestGradientPenalty:
+    def test_constant_discriminator_is_free(self) -> None:
+        score = torch.full((4,), 2.0)
+        assert torch.equal(objective.gradient_penalty(score, score, 0.1), torch.zeros(4))
+
+    @given(st.floats(-10, 10), st.floats(-5, 5), st.floats(0.01, 1))
+    def test_grows_with_the_square_of_the_slope(self, slope: float, e: float, sigma: float) -> None:
+        assume(abs(slope * e) > 1e-3)
+        x = torch.tensor([0.3, -1.2], dtype=torch.float64)
+
+        def penalty(steepness: float) -> Tensor:
+            return objective.gradient_penalty(steepness * x, steepness * (x + sigma * e), sigma)
+
+        # Exact for a linear score, whatever the size of the finite step.
+        torch.testing.assert_close(penalty(slope), torch.full((2,), (slope * e) ** 2, dtype=torch.float64))
+        torch.testing.assert_close(penalty(3 * slope), 9 * penalty(slope))
+
+    def test_is_the_squared_gradient_norm_on_average(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        direction = torch.randn(6, dtype=torch.float64, generator=generator)
+        x = torch.randn(20_000, 6, dtype=torch.float64, generator=generator)
+        e = torch.randn(20_000, 6, dtype=torch.float64, generator=generator)
+        found = objective.gradient_penalty(x @ direction, (x + 0.1 * e) @ direction, 0.1).mean()
+        assert found.item() == pytest.approx(direction.square().sum().item(), rel=0.05)
+
+
+def test_frame_error_is_a_mean_per_frame() -> None:
+    a, b = torch.zeros(2, 3, 4, 2, 2), torch.zeros(2, 3, 4, 2, 2)
+    b[1, 2] = 3.0
+    b[0, 0, 0, 0, 0] = 4.0
+    error = objective.frame_error(a, b)
+    assert error.shape == (2, 3)
+    assert error[1, 2] == 9
+    assert error[0, 0] == 1
+    assert error.sum() == 10
+    assert torch.equal(error, objective.frame_error(b, a))
+
+
+def test_level_weight_turns_a_velocity_error_into_an_x0_error() -> None:
+    x_t, v, other = draw(0, 3)
+    t = torch.linspace(0.02, 1, 6, dtype=torch.float64).reshape(3, 2)
+    in_x0 = objective.frame_error(flow.x0_from_velocity(x_t, v, t), flow.x0_from_velocity(x_t, other, t))
+    weighted = objective.level_weight(t, "x0") * objective.frame_error(v, other)
+    torch.testing.assert_close(weighted, in_x0 / (t + 0.1))
+    assert torch.equal(objective.level_weight(t, "velocity"), torch.ones_like(t))
+
+
+@given(seeds)
+def test_noised_state_lies_on_the_path_of_the_students_own_clip(seed: int) -> None:
+    x0, noise = draw(seed, 2)
+    t = torch.rand(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    x_t, target = objective.noised_state(x0, noise, t)
+    torch.testing.assert_close(target, noise - x0)
+    torch.testing.assert_close(flow.x0_from_velocity(x_t, target, t), x0, rtol=0, atol=1e-12)
+    torch.testing.assert_close(flow.noise_from_velocity(x_t, target, t), noise, rtol=0, atol=1e-12)
