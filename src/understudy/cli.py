@@ -31,10 +31,20 @@ if TYPE_CHECKING:
 _PROGRAM: Final = "understudy"
 _ABOUT: Final = """Distil any video generator that you can only watch into a causal video model that you own.
 
-A run is described by a recipe (YAML). The usual way: doctor, train, generate. Help on one verb: understudy VERB --help.
-Set UNDERSTUDY_TRACEBACK=1 to see where in the code an error arose."""
+A run is described by a recipe (YAML). The usual way: doctor, train, generate.
+
+  understudy VERB --help    help on one verb, with examples
+  understudy --version      the version
+  UNDERSTUDY_TRACEBACK=1    in the environment: show where in the code an error arose"""
 _ON_FIELDS: Final = """Every field of the recipe can be set here as well, as --train.steps 10 or --train.steps=10; what
 is given here wins over the recipe. `understudy config` lists all fields."""
+
+# What tyro says about its own types and help texts, and what matters of it to a user.
+_PLAINER: Final = (
+    (r"^Error parsing (\S+): .*?'([^']*)'\]?\.?$", r"\1 cannot be '\2'"),
+    (r"^Missing from .*?: (\S+) .*$", r"\1 is missing"),
+    (r" Perhaps you meant: (--\S+).*$", r"; did you mean \1?"),
+)
 
 Overrides = Sequence[tuple[str, str]]
 
@@ -232,8 +242,8 @@ def _flat(box: str) -> str:
             break
         lines.append(text.strip("─ "))
     text = " ".join(" ".join(lines).split())
-    # "no type matching S could be instantiated from ['x']" is about code; the value is what matters.
-    text = re.sub(r"^Error parsing (\S+): .*?'([^']*)'\]?\.?$", r"\1 cannot be '\2'", text)
+    for pattern, plain in _PLAINER:
+        text = re.sub(pattern, plain, text)
     return text[:1].lower() + text[1:] if text else "the command line is not understood"
 
 

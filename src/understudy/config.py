@@ -190,8 +190,10 @@ class EvaluationConfig(Section):
     """Held-out prompts."""
     rollouts: int = Field(8, ge=2)
     """Student clips per prompt."""
-    reference: int = Field(16, ge=2)
-    """Teacher clips per held-out prompt, for distances and the floor."""
+    reference: int = Field(8, ge=2)
+    """Teacher clips per held-out prompt that students are compared with."""
+    floor: int = Field(4, ge=2)
+    """Further teacher clips per held-out prompt, measured as if they were a student's: the floor."""
     shown: int = Field(4, ge=1)
     """Prompts whose clips the report plays."""
 

@@ -23,6 +23,7 @@ from understudy.config import AFDConfig, FolderTeacherConfig, RunConfig, WorldPr
 from understudy.discriminators.gauges import shortcut_warning
 from understudy.errors import CheckpointError, ConfigError
 from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
+from understudy.evaluation.redraw import in_own_look
 from understudy.evaluation.report import write_report
 from understudy.files import ensure_folder, write_json_atomic, write_text_atomic
 from understudy.prompts import prompt_id, read_prompts
@@ -128,7 +129,10 @@ def _collected(config: RunConfig, prompts: Sequence[str], per_prompt: int, store
 
 @dataclass(frozen=True)
 class _Evaluator:
-    """Held-out prompts, the teacher's clips of them in the student's form, and where results go."""
+    """Held-out prompts, the teacher's clips of them in the student's form, and where results go.
+
+    ``teacher`` holds other clips than ``reference``: a floor measured against itself would flatter the teacher.
+    """
 
     config: RunConfig
     bundle: Bundle
@@ -179,17 +183,18 @@ def _round_trip(clip: Clip, bundle: Bundle) -> Clip:
 
 
 def _evaluator(config: RunConfig, bundle: Bundle) -> _Evaluator:
-    prompts = held_out_prompts(config)
+    settings, form = config.evaluation, bundle.form
     store = config.clips.store.parent / f"{config.clips.store.name}-held-out"
-    pairs = _collected(config, prompts, config.evaluation.reference, store)
-    form = bundle.form
+    pairs = _collected(config, held_out_prompts(config), settings.reference + settings.floor, store)
     by_prompt: dict[str, list[Clip]] = {}
     for prompt, clip in pairs:
         by_prompt.setdefault(prompt, []).append(resample(clip, form.fps, form.frames, (form.height, form.width)))
     if not by_prompt:
         raise ConfigError("the teacher delivered no clip of any held-out prompt: nothing can be evaluated")
-    teacher = ClipSet(tuple(by_prompt), tuple(tuple(clips) for clips in by_prompt.values()))
-    return _Evaluator(config, bundle, tuple(by_prompt), prepare(teacher), teacher, config.out)
+    prompts = tuple(by_prompt)
+    reference = ClipSet(prompts, tuple(tuple(by_prompt[prompt][settings.floor :]) for prompt in prompts))
+    floor = ClipSet(prompts, tuple(tuple(by_prompt[prompt][: settings.floor]) for prompt in prompts))
+    return _Evaluator(config, bundle, prompts, prepare(in_own_look(reference)), floor, config.out)
 
 
 def load_start(config: RunConfig) -> Bundle:
@@ -385,7 +390,7 @@ def describe(config: RunConfig) -> list[str]:
     return [
         f"teacher: {build_teacher(config).name}",
         f"training prompts: {len(training)}, clips wanted: {jobs}, store: {config.clips.store}",
-        f"held-out prompts: {len(held_out)}, teacher clips for reference: {len(held_out) * config.evaluation.reference}",
+        f"held-out prompts: {len(held_out)}, teacher clips for reference: {len(held_out) * (config.evaluation.reference + config.evaluation.floor)}",
         f"student: {config.student.start}, {parameters:,} parameters, blocks of {spec.block_frames} latent frame(s), "
         f"sampler levels {', '.join(f'{level:g}' for level in bundle.levels)}",
         f"update: {batch} rollouts of {tokens} tokens, {config.train.steps} updates"

@@ -69,7 +69,9 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
     for name, text in sorted(overrides, key=lambda item: not item[0].endswith(f".{_KIND}")):
         keys, spots = _descend(name.split("."))
         if not spots:
-            raise ConfigError(f"command line: unknown key {name} (value {_show(text)}){_near_hint(name)}")
+            near = near_key(name)
+            hint = f"did you mean {near}?" if near else "`understudy config` lists all keys"
+            raise ConfigError(f"{_COMMAND_LINE}: unknown key {name} (value {_show(text)}); {hint}")
         _override(data, keys, _override_value(keys, spots, text))
         origins[keys] = _COMMAND_LINE
     data = _settle(data, _ROOT)
@@ -79,9 +81,9 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
     except ValidationError as error:
         found = [_problem(item, origins, path) for item in error.errors(include_url=False)]
     problems = list(dict.fromkeys(found))
-    if more := len(problems) - _MAX_PROBLEMS if len(problems) > _MAX_PROBLEMS else 0:
+    if (more := len(problems) - _MAX_PROBLEMS) > 0:
         problems = problems[:_MAX_PROBLEMS]
-        problems[-1] += f" (and {more} more like these)"
+        problems[-1] += f" (and {more} more problems)"
     raise ConfigError("\n".join(problems))
 
 
@@ -238,9 +240,7 @@ def _fields_of(
     """
     about = " ".join((section.__doc__ or "").split())
     for name, spot in _spots(section).items():
-        key = prefix + name
-        default = getattr(instance, name, spot.default)
-        names = key
+        names, default = prefix + name, getattr(instance, name, spot.default)
         while (values := spot.values) is not None:  # free names: describe what stands under any of them
             spot, names, default = values, f"{names}.NAME", PydanticUndefined
         sections = spot.sections
@@ -326,6 +326,13 @@ _Loader.yaml_implicit_resolvers = {}
 for _name, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
+# Unquoted, the line ends of Unicode would come back as spaces.
+_Dumper.add_representer(
+    str,
+    lambda dumper, data: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"'
+    ),
+)
 _Dumper.add_representer(
     list,
     lambda dumper, data: dumper.represent_sequence(
@@ -560,11 +567,6 @@ def _unknown_hint(keys: Keys, section: type[BaseModel] | None) -> str:
         return f"; did you mean {elsewhere}?"
     place = f"{prefix[:-1]} has" if prefix else "there are"
     return f"; {place} the keys {', '.join(known)}"
-
-
-def _near_hint(name: str) -> str:
-    near = near_key(name)
-    return f"; did you mean {near}?" if near else "; `understudy config` lists all keys"
 
 
 def _did_you_mean(value: object, choices: Sequence[object]) -> str:

@@ -222,7 +222,7 @@ def test_bootstrap_leaves_out_what_could_not_be_measured() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(gravity=st.floats(0.1, 3), start=st.floats(15, 40), speed=st.floats(-2, 2), restitution=st.floats(0.4, 1.0))
+@given(gravity=st.floats(0.3, 1), start=st.floats(20, 40), speed=st.floats(-2, 2), restitution=st.floats(0.4, 1.0))
 def test_gravity_and_bounce_come_back_from_a_parabola(
     gravity: float, start: float, speed: float, restitution: float
 ) -> None:

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import matplotlib
 import numpy as np
@@ -48,14 +48,6 @@ class Panel:
 
 
 _FIGURES: Final[dict[str, tuple[str, str]]] = {
-    "loss": (
-        "Loss",
-        "The objective's own loss. Arms have different losses, so their heights do not compare.",
-    ),
-    "drift": (
-        "Distance from the prior",
-        "Mean squared difference from the prior policy: how far the student has gone.",
-    ),
     "pair_accuracy": (
         "Pair accuracy",
         "Share of pairs in which the discriminator ranks the teacher's clip first. In the band its verdicts inform; "
@@ -67,6 +59,14 @@ _FIGURES: Final[dict[str, tuple[str, str]]] = {
         "How differently the clips of one prompt are scored: at 0 there is no signal.",
     ),
     "saturated": ("Saturated weights", "Share of clips whose weight is at its limit, 0 or 1."),
+    "drift": (
+        "Distance from the prior",
+        "Mean squared difference from the prior policy: how far the student has gone.",
+    ),
+    "loss": (
+        "Loss",
+        "The arm's own objective: heights do not compare between arms.",
+    ),
     "corr_brightness": (
         "Reward follows brightness",
         "Correlation in a group; far from 0 the picture is ranked, not motion.",
@@ -82,7 +82,7 @@ _DETAILS: Final[dict[str, tuple[str, str]]] = {
     "d_penalty": ("Discriminator penalty", "Squared slope of its score (R1 and R2)."),
     "seconds": ("Seconds per step", "Wall-clock time."),
 }
-_LIMITS: Final = {"pair_accuracy": (0.0, 1.0), "saturated": (0.0, 1.0)}
+_SHARES: Final = {"pair_accuracy", "saturated"}
 
 
 def panels(record: Record, arms: list[str]) -> list[Panel]:
@@ -120,19 +120,10 @@ def _logged(record: Record, arms: list[str], key: str, group: list[str], title: 
     warm = max((record.arms[arm].warmup for arm in group if _values(record, arm, key)[0][0] <= 0), default=0)
     if warm > 1:
         axes.axvspan(1 - warm, 0.5, color=_FAINT, alpha=0.45, lw=0)
-        axes.annotate(
-            "warm-up",
-            (1 - warm, 1),
-            (2, -2),
-            ("data", "axes fraction"),
-            "offset points",
-            va="top",
-            fontsize=7.5,
-            color=_INK,
-            alpha=0.8,
-        )
+        _remark(axes, "warm-up", (1 - warm, 1), (2, -2), ("data", "axes fraction"), va="top")
     if key == "pair_accuracy":
-        axes.axhspan(*INFORMATIVE, color=_BAND, alpha=0.25, lw=0)
+        axes.axhspan(*INFORMATIVE, color=_BAND, alpha=0.2, lw=0)
+        _remark(axes, "informative", (1, INFORMATIVE[0]), (-2, 2), ("axes fraction", "data"), ha="right")
         axes.axhline(0.5, color=_INK, lw=0.6, alpha=0.5)
     if key.startswith("corr_"):
         axes.axhline(0, color=_INK, lw=0.6, alpha=0.5)
@@ -144,10 +135,15 @@ def _logged(record: Record, arms: list[str], key: str, group: list[str], title: 
         axes.plot(x, raw, color=_ARM[n], lw=0.7, alpha=0.3)
         axes.plot(x, smooth, color=_ARM[n], lw=1.7, ls=DASHES[n])
         ends.append(f"{arm_name(arm)} from {figure(float(smooth[0]))} to {figure(float(smooth[-1]))}")
-    if key in _LIMITS:
-        low, high = _LIMITS[key]
-        axes.set_ylim(low - 0.03, high + 0.03)
-    return Panel(title, meaning, _svg(picture, f"{title}: {', '.join(ends)}", "log", key, *group), key not in _FIGURES)
+    if key in _SHARES:
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_yticks([0, 0.5, 1])
+    return Panel(
+        title,
+        meaning,
+        _svg(picture, f"{title}: {', '.join(ends)}", "log", key, *group),
+        key not in _FIGURES or (key == "loss" and group != [record.main]),
+    )
 
 
 def _measured(record: Record, arms: list[str], metric: str) -> Panel:
@@ -171,17 +167,7 @@ def _measured(record: Record, arms: list[str], metric: str) -> Panel:
         ends.append(f"{arm_name(arm)} from {figure(points[0][1].mean)} to {figure(points[-1][1].mean)}")
     if floor:
         axes.axhline(floor.mean, color=_INK, lw=0.8, ls=(0, (2, 2)), alpha=0.8)
-        axes.annotate(
-            "teacher",
-            (1, floor.mean),
-            (-2, 2),
-            ("axes fraction", "data"),
-            "offset points",
-            ha="right",
-            fontsize=7.5,
-            color=_INK,
-            alpha=0.8,
-        )
+        _remark(axes, "teacher", (1, floor.mean), (-2, 2), ("axes fraction", "data"), ha="right")
     title = f"{what.text} ({what.unit})" if what.unit else what.text
     meaning = what.meaning if what.headline else ""
     alternative = f"{title} on held-out prompts: {', '.join(ends)}"
@@ -199,21 +185,34 @@ def _smoothed(points: _Points) -> tuple[NDArray[np.float64], NDArray[np.float64]
     if len(x) > _POINTS:
         bins = np.array_split(np.arange(len(x)), _POINTS)
         x, y = (np.array([v[part].mean() for part in bins]) for v in (x, y))
-    reach = max(1, len(x) // 30)
+    reach = max(2, len(x) // 25)
     smooth = np.empty_like(y)
     for side in (x <= 0, x > 0):
         part = y[side]
         total = np.concatenate([[0.0], np.cumsum(part)])
         at = np.arange(len(part))
-        near = np.minimum(reach, np.minimum(at, len(part) - 1 - at))  # symmetric, so that a trend keeps its ends
-        smooth[side] = (total[at + near + 1] - total[at - near]) / (2 * near + 1)
+        first, last = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(part))
+        smooth[side] = (total[last] - total[first]) / (last - first)
     return x, y, smooth
 
 
+def _remark(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    shift: tuple[float, float],
+    place: tuple[str, str],
+    ha: Literal["left", "right"] = "left",
+    va: Literal["baseline", "top"] = "baseline",
+) -> None:
+    """Write a small word beside ``at``, given in the coordinates that ``place`` names for x and y."""
+    axes.annotate(text, at, shift, place, "offset points", ha=ha, va=va, fontsize=7.5, color=_INK, alpha=0.8)
+
+
 def _axes() -> tuple[Figure, Axes]:
-    picture = Figure(figsize=(4.1, 2.3), layout="constrained")
+    picture = Figure(figsize=(4.1, 2.2))
     FigureCanvasSVG(picture)
-    axes = picture.add_subplot()
+    axes = picture.add_axes((0.12, 0.11, 0.86, 0.83))
     picture.patch.set_alpha(0)
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -221,8 +220,8 @@ def _axes() -> tuple[Figure, Axes]:
     axes.spines[["bottom", "left"]].set_alpha(0.4)
     axes.tick_params(colors=_INK, labelsize=8.5, length=0, pad=3)
     axes.grid(axis="y", color=_FAINT, lw=0.8)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.set_axisbelow(True)
     return picture, axes
 

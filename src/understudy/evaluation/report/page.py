@@ -6,24 +6,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from understudy.evaluation.report import curves, players
-from understudy.evaluation.report.labels import arm_name
+from understudy.evaluation.report.labels import METRICS, arm_name
 from understudy.evaluation.report.markup import Html, el, join
-from understudy.evaluation.report.record import Record, Summary, read_record
+from understudy.evaluation.report.record import Readings, Record, Summary, read_record
 from understudy.evaluation.report.style import SCRIPT, STYLE
 from understudy.evaluation.report.table import colour, dot, metrics_table
 from understudy.evaluation.report.verdict import (
     Comparison,
+    against_start,
     comparisons,
     figure,
     listed,
+    lower,
     ordered,
     tally,
     verdict,
+    with_unit,
 )
 from understudy.files import write_text_atomic
 
 _PROBE_LIMIT = 0.9  # the AUC at which training warns
 _NOTES = 60
+_ABREAST = 6  # arms beside each other
 
 
 def write_report(run: Path) -> Path:
@@ -46,8 +50,8 @@ def render(record: Record) -> str:
     arms = _arms(record)
     rows = players.rows(record)
     sections = [
+        _section("clips", "Clips", _clips(rows, arms, summary is None)),
         _section("who", "Who was better at what", _comparisons(record, summary)) if summary else None,
-        _section("clips", "Clips", _clips(rows, arms)),
         _section("numbers", "Before and after", metrics_table(record, summary, arms)) if summary else None,
         _section("curves", "Training", _curves(record, arms)),
         _section("gauges", "What the gauges said", _gauges(record)),
@@ -104,52 +108,74 @@ def _headline(record: Record, name: str) -> Html:
     if record.summary is None:
         steps = max((arm.steps for arm in record.arms.values()), default=0)
         so_far = f"It logged {steps} steps so far" if steps else "It logged no steps so far"
-        text = f"{record.problem[:1].upper()}{record.problem[1:]}. {so_far}; results come when it is done."
+        text = f"{_upper(record.problem)}. {so_far}; results come when it is done."
         return join(title, el("p", "This run has not finished.", class_="lead"), el("p", text, class_="banner"))
     found = verdict(record, record.summary)
     lines = [el("p", line, class_="change") for line in found.changes]
-    if found.appearance:
-        lines.append(el("p", found.appearance))
+    lines += [el("p", line) for line in found.context]
     lead = el("p", found.lead, class_="lead")
     return join(title, lead, el("div", *lines, class_=f"verdict {found.tone}") if lines else "")
 
 
 def _comparisons(record: Record, summary: Summary) -> Html | None:
-    found = comparisons(record, summary)
-    if not found:
+    pairs = comparisons(record, summary)
+    starts = against_start(record, summary)
+    if not pairs and not starts:
         return None
     intro = el(
         "p",
-        "One arm is called better only where the two 95\u202f% intervals are apart. The intervals come from redrawing the "
-        "held-out prompts of this one run: they say nothing about another training seed.",
+        "One arm is called better only where the two 95\u202f% intervals are apart. The intervals come from redrawing "
+        "the held-out prompts of this one run: they say nothing about another training seed.",
         class_="soft",
     )
-    return join(intro, el("div", *(_pair(one) for one in found), class_="pairs"))
+    ends = summary.arms | {record.main: summary.end}
+    cards = [_pair(one, ends) for one in pairs]
+    if starts:
+        entries = [_against_start(one) for one in starts]
+        cards.append(el("div", el("h3", "Each arm against the start"), el("dl", *entries), class_="card"))
+    return join(intro, el("div", *cards, class_="pairs"))
 
 
-def _pair(one: Comparison) -> Html:
-    first = arm_name(one.first)
-    second = "the start" if one.second == "start" else arm_name(one.second)
-    entries = [
-        ("▲ " + first + " better", "better", one.better),
-        ("▼ " + first + " worse", "worse", one.worse),
-        ("No clear difference", None, one.unclear),
-    ]
-    terms = [
-        join(el("dt", term, class_=kind), el("dd", f"{_sentence(listed(items))}"))
-        for term, kind, items in entries
-        if items
-    ]
-    return el("div", el("h3", f"{first} against {second}"), el("p", tally(one)), el("dl", *terms), class_="card")
+def _pair(one: Comparison, ends: dict[str, Readings]) -> Html:
+    title = el("h3", f"{arm_name(one.first)} against {lower(arm_name(one.second))}")
+    parts: list[Html] = [el("p", tally(one))]
+    for sign, kind, names in (("✓", "better", one.better), ("✗", "worse", one.worse)):
+        if names:
+            parts.append(el("p", f"{sign} {arm_name(one.first)} {kind}", class_=f"chip {kind}"))
+            parts.append(el("ul", *(el("li", *_duel(name, one, ends)) for name in names), class_="duels"))
+    if one.unclear:
+        unclear = listed(lower(METRICS[name].text) for name in one.unclear)
+        parts.append(
+            el("details", el("summary", "No clear difference"), el("p", _upper(unclear) + ".", class_="small"))
+        )
+    return el("div", title, *parts, class_="card")
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+def _duel(metric: str, one: Comparison, ends: dict[str, Readings]) -> list[Html]:
+    a, b = ends[one.first][metric].mean, ends[one.second][metric].mean
+    like, what = max(abs(a), abs(b)), METRICS[metric]
+    numbers = f"{figure(a, like)} against {with_unit(figure(b, like), what.unit)}"
+    return [el("span", what.text), el("span", numbers, class_="soft")]
 
 
-def _clips(rows: list[players.Row], arms: list[str]) -> Html:
+def _against_start(one: Comparison) -> Html:
+    parts = []
+    for sign, kind, names in (("✓", "better", one.better), ("✗", "worse", one.worse)):
+        if names:
+            texts = listed(lower(METRICS[name].text) for name in names)
+            parts.append(el("dd", el("b", f"{sign} {kind}", class_=kind), f" at {texts}"))
+    if not parts:
+        parts.append(el("dd", f"No clear difference at any of {len(one.unclear)} figures"))
+    return join(el("dt", arm_name(one.first)), *parts)
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _clips(rows: list[players.Row], arms: list[str], unfinished: bool) -> Html:
     if not rows:
-        return el("p", "This run kept no clips.")
+        return el("p", "There are no clips yet." if unfinished else "This run kept no clips.")
     shown = [player for row in rows for group in row.players.values() for player in group if player.uri]
     takes = max((len(group) for row in rows for group in row.players.values()), default=1)
     text = "Held-out prompts, every arm at its true speed"
@@ -160,7 +186,12 @@ def _clips(rows: list[players.Row], arms: list[str]) -> Html:
     prompts = []
     for row in rows:
         figures = [_arm_figure(row.prompt, arm, group, arms) for arm, group in row.players.items()]
-        prompts.append(join(el("h3", f"“{row.prompt}”"), el("div", *figures, class_="clips")))
+        prompts.append(
+            join(
+                el("h3", f"“{row.prompt}”"),
+                el("div", *figures, class_="clips", style=f"--arms: {min(len(figures), _ABREAST)}"),
+            )
+        )
     return join(el("p", text, class_="soft"), el("div", id="playback"), *prompts)
 
 
@@ -211,10 +242,7 @@ def _gauges(record: Record) -> Html:
     parts: list[Html] = []
     warnings = summary.warnings if summary else []
     if warnings:
-        parts += [
-            el("h3", "Warnings"),
-            el("ul", *(el("li", text) for text in warnings), class_="banner-list"),
-        ]
+        parts += [el("h3", "Warnings"), *(el("p", _upper(text), class_="banner") for text in warnings)]
     notes = [note for note in record.notes if note not in warnings]
     said = _last_gauges(record)
     if said or notes:
@@ -268,7 +296,7 @@ def _probe(probe: dict[str, float]) -> Html:
         "How well one trivial statistic alone tells teacher clips from the start student's, as the discriminator sees them: "
         "0.5 is guessing, 1 is always. Near 1 the discriminator may learn the container instead of the motion."
     )
-    return join(el("h3", "Shortcut probe"), el("p", text, class_="soft"), el("div", table, class_="wide"))
+    return join(el("h3", "Shortcut probe"), el("p", text, class_="soft"), el("div", table, class_="wide fit"))
 
 
 def _facts(record: Record) -> Html:

@@ -23,7 +23,6 @@ _LARGEST: Final = 288
 _SECONDS: Final = 8.0
 _TOTAL: Final = 4 << 20  # bytes of all pictures; base64 adds a third
 _PROMPTS, _TAKES = 8, 2
-_NO_CLIP: Final[list[Clip | ClipError | None]] = [None]
 _FIRST, _LAST = ("teacher", "start", "sft"), 99
 # (quality, keep every n-th frame, scale): each step about halves the bytes
 _LADDER: Final = ((90, 1, 1.0), (75, 1, 1.0), (50, 1, 1.0), (50, 2, 0.7), (35, 3, 0.5))
@@ -68,18 +67,17 @@ def rows(record: Record) -> list[Row]:
     left, budget = sum(takes[key] * len(arms) for key in ids), _TOTAL
     made = []
     for key in ids:
-        clips: dict[str, list[Clip | ClipError | None]] = {
-            arm: [_read(path) for path in found[arm].get(key, [])[: takes[key]]] for arm in arms
-        }
+        clips = {arm: [_read(path) for path in found[arm].get(key, [])[: takes[key]]] for arm in arms}
         lengths = [clip.seconds for group in clips.values() for clip in group if isinstance(clip, Clip)]
         longest = min(_SECONDS, max(lengths, default=0.0))
         players: dict[str, list[Player]] = {}
         for arm in arms:
-            players[arm] = []
-            for clip in clips[arm] or _NO_CLIP:
+            players[arm] = [] if clips[arm] else [Player("", problem="no clip")]
+            for clip in clips[arm]:
                 player = _player(clip, longest, budget // max(1, left))
                 budget, left = budget - len(player.uri) * 3 // 4, left - 1
                 players[arm].append(player)
+            left -= takes[key] - len(clips[arm])
         made.append(Row(names.get(key, key), players))
     return made
 
@@ -118,10 +116,8 @@ def _read(path: Path) -> Clip | ClipError:
         return error
 
 
-def _player(clip: Clip | ClipError | None, longest: float, budget: int) -> Player:
+def _player(clip: Clip | ClipError, longest: float, budget: int) -> Player:
     """Return a picture of at most about ``budget`` bytes that loops every ``longest`` seconds."""
-    if clip is None:
-        return Player("", problem="no clip")
     if isinstance(clip, ClipError):
         return Player("", problem="clip cannot be read")
     data = b""
@@ -161,6 +157,6 @@ def _webp(clip: Clip, size: tuple[int, int], quality: int, stride: int, longest:
         duration=durations,
         loop=0,
         quality=quality,
-        method=4,
+        method=2,
     )
     return buffer.getvalue()

@@ -17,7 +17,8 @@ STYLE: Final = """
     --good: #7ddca6; --good-ground: #17362a; --bad: #ff9f97; --bad-ground: #42201f;
     --open: #ecd384; --open-ground: #383119; --band: #4fd08c; --link: #6cbcf5;
     --arm-start: #9aa2b1; --arm-teacher: #e9e7e1;
-    --arm-0: #5ab8f5; --arm-1: #ff9a52; --arm-2: #e58fc6; --arm-3: #3fc9a0; --arm-4: #dcc04a; --arm-5: #b6bcc7;
+    --arm-0: #5ab8f5; --arm-1: #ff9a52; --arm-2: #e58fc6;
+    --arm-3: #3fc9a0; --arm-4: #dcc04a; --arm-5: #b6bcc7;
   }
 }
 * { box-sizing: border-box; }
@@ -36,62 +37,127 @@ ul { padding-left: 1.2rem; }
 li { margin: .2rem 0; }
 .soft, small, figcaption p { color: var(--soft); }
 small, .small { font-size: .84rem; line-height: 1.4; }
-.lead { font-size: clamp(1.5rem, 1.1rem + 2vw, 2.25rem); line-height: 1.18; font-weight: 650; margin: 0 0 1rem; letter-spacing: -.012em; max-width: 40rem; }
+.lead {
+  font-size: clamp(1.5rem, 1.1rem + 2vw, 2.25rem); line-height: 1.18; font-weight: 650; margin: 0 0 1rem;
+  letter-spacing: -.012em; max-width: 40rem;
+}
 .verdict { border-left: .3rem solid var(--edge); padding: .1rem 0 .1rem 1rem; }
 .verdict p { margin: .3rem 0; max-width: 56rem; }
 .verdict p.change { font-size: 1.08rem; }
 .good { --edge: var(--good); } .bad { --edge: var(--bad); } .open, .mixed { --edge: var(--open); }
-.banner { background: var(--open-ground); color: var(--open); border-radius: .4rem; padding: .6rem .9rem; max-width: none; }
+.banner {
+  background: var(--open-ground); color: var(--open); border-radius: .4rem; padding: .6rem .9rem;
+  max-width: none;
+}
 a { color: var(--link); }
-nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: 1.4rem 0 0; max-width: none; }
-.pairs { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); margin-top: 1rem; }
-.card { background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .9rem 1.1rem; }
+nav ul {
+  list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: 1.4rem 0 0;
+  max-width: none;
+}
+.pairs {
+  display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr));
+  margin-top: 1rem;
+}
+.card {
+  background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .9rem 1.1rem;
+}
 .card h3 { margin-top: 0; }
 .card dl { margin: .6rem 0 0; }
 .card dt, .chip { font-weight: 600; font-size: .84rem; }
 .card dd { margin: 0 0 .6rem; font-size: .92rem; }
 .better { color: var(--good); } .worse { color: var(--bad); }
-.clips { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(46%, 9.5rem), 1fr)); }
+.clips { display: grid; gap: .8rem; grid-template-columns: repeat(var(--arms), minmax(0, 12rem)); }
 .clips figure { margin: 0; }
 .clips figcaption { font-size: .9rem; font-weight: 600; margin-bottom: .3rem; }
 .clips img { display: block; width: 100%; height: auto; border-radius: .35rem; background: var(--rule); }
 .clips img + img, .clips .none + .none, .clips img + .none { margin-top: .5rem; }
-.none { display: grid; place-items: center; aspect-ratio: 1; border: 1px dashed var(--soft); border-radius: .35rem; color: var(--soft); font-size: .84rem; text-align: center; padding: .5rem; margin: 0; }
-.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; background: var(--arm); }
-.wide { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--rule); border-radius: .6rem; background: var(--card); }
+.none {
+  display: grid; place-items: center; aspect-ratio: 1; border: 1px dashed var(--soft);
+  border-radius: .35rem; color: var(--soft); font-size: .84rem; text-align: center; padding: .5rem;
+  margin: 0;
+}
+.dot {
+  display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em;
+  background: var(--arm);
+}
+.wide {
+  overflow-x: auto; margin: 1rem 0; border: 1px solid var(--rule); border-radius: .6rem;
+  background: var(--card);
+}
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .5rem .8rem; text-align: left; vertical-align: top; font-weight: 400; }
-thead th { font-weight: 600; white-space: nowrap; border-bottom: 1px solid var(--rule); vertical-align: bottom; }
+th, td { padding: .5rem .65rem; text-align: left; vertical-align: top; font-weight: 400; }
+thead th { font-weight: 600; border-bottom: 1px solid var(--rule); vertical-align: bottom; }
 tbody tr + tr > * { border-top: 1px solid var(--rule); }
-tbody th.group { font-weight: 600; padding-top: 1.2rem; color: var(--soft); font-size: .84rem; text-transform: uppercase; letter-spacing: .05em; }
+tbody th.group {
+  font-weight: 600; padding-top: 1.2rem; color: var(--soft); font-size: .84rem;
+  text-transform: uppercase; letter-spacing: .05em;
+}
 tbody + tbody th.group { border-top: 1px solid var(--rule); }
-.metrics th[scope=row] { min-width: 13rem; max-width: 24rem; }
+.metrics th[scope=row] { width: 30rem; min-width: 14rem; }
+.unit { white-space: nowrap; }
+.duels { list-style: none; padding: 0; font-size: .92rem; }
+.duels li {
+  display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem;
+  border-top: 1px solid var(--rule); padding: .25rem 0; margin: 0;
+}
+.card .chip { margin: .9rem 0 .3rem; }
+.card details { margin: .7rem 0 0; } .card summary { font-size: .84rem; }
 .metrics th[scope=row] b { font-weight: 600; }
 .metrics td { white-space: nowrap; }
+.metrics tr > :first-child { padding-left: 1rem; }
 .metrics td > b { font-weight: 600; display: block; }
 .metrics small { display: block; }
-.metrics td.strip { padding-right: 1.2rem; }
-.metrics td.strip svg { display: block; width: 9rem; height: auto; }
-.plain { width: auto; } .plain td, .plain th { padding: .3rem .9rem; }
-.curves { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
-.curves figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .8rem .9rem .5rem; display: flex; flex-direction: column; }
+.metrics td.strip svg { display: block; width: 7.5rem; height: auto; }
+.fit {
+  width: fit-content; max-width: 100%; } .plain { width: auto;
+  } .plain td, .plain th { padding: .3rem .9rem;
+}
+.curves {
+  display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr));
+}
+.curves figure {
+  margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: .6rem;
+  padding: .8rem .9rem .5rem; display: flex; flex-direction: column;
+}
 .curves figcaption { order: -1; margin-bottom: .4rem; }
 .curves figcaption b { font-weight: 600; }
 .curves figcaption p { margin: .1rem 0 0; font-size: .84rem; line-height: 1.4; }
 .curves svg { width: 100%; height: auto; display: block; margin-top: auto; }
-.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.3rem; padding: 0; max-width: none; }
+.legend {
+  list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.3rem; padding: 0; max-width: none;
+}
 .legend svg { width: 2.6rem; height: .7rem; margin-right: .45rem; vertical-align: middle; }
 details { margin: 1rem 0; }
 summary { cursor: pointer; font-weight: 600; }
-pre { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: .6rem; padding: .9rem 1.1rem; font-size: .84rem; line-height: 1.45; }
+pre {
+  overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: .6rem;
+  padding: .9rem 1.1rem; font-size: .84rem; line-height: 1.45;
+}
 dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; }
 dl.facts dt { color: var(--soft); } dl.facts dd { margin: 0; }
-button { font: inherit; font-size: .9rem; color: var(--ink); background: var(--card); border: 1px solid var(--soft); border-radius: .4rem; padding: .25rem .9rem; margin: .3rem .5rem .6rem 0; cursor: pointer; }
+button {
+  font: inherit; font-size: .9rem; color: var(--ink); background: var(--card);
+  border: 1px solid var(--soft); border-radius: .4rem; padding: .25rem .9rem;
+  margin: .3rem .5rem .6rem 0; cursor: pointer;
+}
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 footer { color: var(--soft); font-size: .84rem; padding-top: 2rem; padding-bottom: 2.5rem; }
 @media (max-width: 40rem) {
   header, main, footer { padding-left: .9rem; padding-right: .9rem; }
-  .metrics th[scope=row] { min-width: 10.5rem; }
+  .clips { grid-template-columns: repeat(auto-fill, minmax(30%, 1fr)); gap: .5rem; }
+  .clips figcaption { font-size: .82rem; }
+  .metrics, .metrics thead, .metrics tbody { display: block; }
+  .metrics thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden; }
+  .metrics tr { display: grid; grid-template-columns: repeat(3, 1fr); padding: .5rem 0; }
+  .metrics tbody tr + tr { border-top: 1px solid var(--rule); }
+  .metrics tbody tr > *, .metrics tbody tr + tr > * { border: 0; padding: .2rem .9rem; }
+  .metrics th, .metrics th[scope=row], .metrics td.strip { grid-column: 1 / -1; width: auto; }
+  .metrics td[data-arm]::before {
+    content: attr(data-arm); color: var(--arm); font-size: .8rem; font-weight: 600; display: block;
+  }
+  .metrics td[data-arm] { white-space: normal; padding: .2rem 0 .2rem .9rem; }
+  .metrics small { font-size: .78rem; }
+  .metrics td.strip svg { width: 100%; max-width: 13rem; }
   th, td { padding: .45rem .6rem; }
   dl.facts { grid-template-columns: 1fr; } dl.facts dd { margin-bottom: .4rem; }
 }

@@ -6,9 +6,13 @@ from understudy.evaluation.report.curves import DASHES
 from understudy.evaluation.report.labels import GROUPS, METRICS, Label, arm_name, label
 from understudy.evaluation.report.markup import Html, el, join
 from understudy.evaluation.report.record import Reading, Readings, Record, Summary
-from understudy.evaluation.report.verdict import compare, figure, percent
+from understudy.evaluation.report.verdict import Outcome, compare, figure, percent
 
 _WIDE, _LINE, _EDGE = 144, 11, 6  # px of the interval pictures
+_INTRODUCTION = (
+    "Mean over held-out clips, its 95\u202f% interval below. ✓ better and ✗ worse than the start, where the intervals "
+    "are apart; no mark: no clear change. The teacher’s own clips, measured alike, show how far one can go."
+)
 
 
 def metrics_table(record: Record, summary: Summary, arms: list[str]) -> Html | None:
@@ -21,21 +25,40 @@ def metrics_table(record: Record, summary: Summary, arms: list[str]) -> Html | N
     names = [name for name in known if name != "rfd_floor" and any(name in values for values in columns.values())]
     if not names:
         return None
-    heads = [el("th", "Metric", scope="col"), el("th", "95\u202f% intervals", scope="col")]
-    heads += [el("th", dot(arm, arms), _head(arm), scope="col") for arm in columns]
+    clear: list[str] = []
+    rest: list[str] = []
+    for name in names:
+        (clear if label(name).headline or _moved(name, columns) else rest).append(name)
+    parts = [el("p", _INTRODUCTION, class_="soft")]
+    if clear:
+        parts.append(_table(clear, columns, arms, "numbers-title"))
+    if rest:
+        head = el("summary", f"{len(rest)} metrics without a clear change in any arm", id="rest-title")
+        parts.append(el("details", head, _table(rest, columns, arms, "rest-title"), open=not clear))
+    return join(*parts)
+
+
+def _moved(metric: str, columns: Mapping[str, Readings]) -> bool:
+    """Say whether any arm is clearly better or worse than the start."""
+    start, floor = columns["start"].get(metric), columns.get("teacher", {}).get(metric)
+    ends = [values.get(metric) for arm, values in columns.items() if arm not in ("start", "teacher")]
+    return any(compare(metric, start, end, floor) in ("better", "worse") for end in ends)
+
+
+def _table(names: list[str], columns: Mapping[str, Readings], arms: list[str], title: str) -> Html:
+    titles = [el("span", "Metric"), el("span", "95\u202f% intervals")]
+    titles += [join(dot(arm, arms), _head(arm)) for arm in columns]
+    heads = [el("th", text, scope="col", role="columnheader") for text in titles]
     bodies = []
-    for group, title in GROUPS.items():
-        rows = [_row(name, columns, record.main, arms) for name in names if label(name).group == group]
+    for group, text in GROUPS.items():
+        rows = [_row(name, columns, arms) for name in names if label(name).group == group]
         if rows:
-            head = el("tr", el("th", title, scope="rowgroup", colspan=len(columns) + 2, class_="group"))
-            bodies.append(el("tbody", head, *rows))
-    text = (
-        "Mean over held-out clips, with its 95\u202f% interval in grey. ▲ better and ▼ worse than the start, where the "
-        "intervals are apart; no mark: no clear change. The teacher's own clips, measured alike, show how far one can go."
-    )
-    table = el("table", el("thead", el("tr", *heads)), *bodies, class_="metrics")
-    box = el("div", table, class_="wide", tabindex="0", role="region", aria_labelledby="numbers-title")
-    return join(el("p", text, class_="soft"), box)
+            head = el("th", text, scope="rowgroup", role="rowheader", colspan=len(columns) + 2, class_="group")
+            bodies.append(el("tbody", el("tr", head, role="row"), *rows, role="rowgroup"))
+    top = el("thead", el("tr", *heads, role="row"), role="rowgroup")
+    # The roles say what the elements are anyhow: a narrow screen's style takes the table apart, and their meaning with it.
+    table = el("table", top, *bodies, class_="metrics", role="table", aria_labelledby=title)
+    return el("div", table, class_="wide", tabindex="0", role="region", aria_labelledby=title)
 
 
 def colour(arm: str, arms: list[str]) -> str:
@@ -54,18 +77,19 @@ def _head(arm: str) -> str:
     return "Teacher itself" if arm == "teacher" else arm_name(arm)
 
 
-def _row(metric: str, columns: Mapping[str, Readings], main: str, arms: list[str]) -> Html:
-    what = label(metric)
+def _row(metric: str, columns: Mapping[str, Readings], arms: list[str]) -> Html:
+    what, start = label(metric), columns["start"].get(metric)
     floor = columns.get("teacher", {}).get(metric)
-    start = columns["start"].get(metric)
-    unit = f" ({what.unit})" if what.unit else ""
-    name = el("th", el("b", what.text), unit, el("small", f"{_aim(what)}{what.meaning}"), scope="row")
+    unit = el("span", f" ({what.unit})", class_="unit") if what.unit else ""
+    name = el("th", el("b", what.text), unit, el("small", f"{_aim(what)}{what.meaning}"), scope="row", role="rowheader")
+    values = {arm: found[metric] for arm, found in columns.items() if metric in found}
+    like = max(abs(one.mean) for one in values.values())
     cells = []
-    for arm, values in columns.items():
-        mark = compare(metric, start, values.get(metric), floor) if arm not in ("start", "teacher") else "unjudged"
-        cells.append(_cell(values.get(metric), start, mark))
-    strip = _strip({arm: values[metric] for arm, values in columns.items() if metric in values}, arms)
-    return el("tr", name, el("td", strip, class_="strip"), *cells)
+    for arm in columns:
+        judged = arm not in ("start", "teacher")
+        mark = compare(metric, start, values.get(arm), floor) if judged else "unjudged"
+        cells.append(_cell(arm, values.get(arm), start, mark, like, colour(arm, arms)))
+    return el("tr", name, el("td", _strip(values, arms), role="cell", class_="strip"), *cells, role="row")
 
 
 def _aim(what: Label) -> str:
@@ -76,16 +100,18 @@ def _aim(what: Label) -> str:
     return "" if what.target is None else f"→ {what.target:g} is right. "
 
 
-def _cell(value: Reading | None, start: Reading | None, mark: str) -> Html:
-    if value is None:
-        return el("td", el("span", "–", aria_label="not measured"))
-    parts: list[str] = [el("b", figure(value.mean))]
-    if value.low is not None and value.high is not None:
-        parts.append(el("small", f"{figure(value.low, value.mean)} to {figure(value.high, value.mean)}"))
-    if mark in ("better", "worse"):
-        share = percent(start.mean, value.mean) if start else ""
-        parts.append(el("span", f"{'▲' if mark == 'better' else '▼'} {mark} {share}".rstrip(), class_=f"chip {mark}"))
-    return el("td", *parts)
+def _cell(arm: str, value: Reading | None, start: Reading | None, mark: Outcome, like: float, paint: str) -> Html:
+    parts: list[str] = ["–"]
+    if value is not None:
+        parts = [el("b", figure(value.mean, like))]
+        if value.low is not None and value.high is not None:
+            parts.append(el("small", f"{figure(value.low, like)} to {figure(value.high, like)}"))
+        if mark in ("better", "worse"):
+            share = percent(start.mean, value.mean) if start else ""
+            sign = "✓" if mark == "better" else "✗"
+            parts.append(el("span", f"{sign} {mark} {share}".rstrip(), class_=f"chip {mark}"))
+    # The arm's name and colour are for narrow screens, where the head of the table does not show.
+    return el("td", *parts, role="cell", data_arm=_head(arm), style=f"--arm: {paint}")
 
 
 def _strip(values: Mapping[str, Reading], arms: list[str]) -> Html:

@@ -8,9 +8,10 @@ from understudy.evaluation.report.labels import METRICS, Label, arm_name, label
 from understudy.evaluation.report.record import Reading, Readings, Record, Summary
 
 Outcome = Literal["better", "worse", "unclear", "unjudged"]
+Tone = Literal["good", "mixed", "bad", "open"]
 
 _HELD, _NEARLY_HELD = 0.05, 0.10  # relative loss of an appearance figure
-_SLIM: Final = "\u202f"  # narrow no-break space
+_PERCENT: Final = "\u202f%"  # after a narrow space that does not break
 
 
 @dataclass(frozen=True)
@@ -18,21 +19,21 @@ class Verdict:
     """The first lines of the report.
 
     Attributes:
-        tone: "good", "mixed", "bad" or "open".
+        tone: how the lead is to be read.
         lead: one sentence.
         changes: what moved, one line a metric.
-        appearance: what became of the picture, "" when it was not measured.
+        context: what became of the picture, and how the other arms compare, one line each.
     """
 
-    tone: Literal["good", "mixed", "bad", "open"]
+    tone: Tone
     lead: str
     changes: list[str]
-    appearance: str
+    context: list[str]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two arms: the metrics at which the first is better, worse, and where neither is, each in words."""
+    """Two arms: the metrics at which the first is better, worse, or neither beyond chance."""
 
     first: str
     second: str
@@ -42,7 +43,10 @@ class Comparison:
 
 
 def compare(metric: str, before: Reading | None, after: Reading | None, floor: Reading | None = None) -> Outcome:
-    """Say what ``after`` is against ``before``: better or worse only when their intervals do not touch."""
+    """Say what ``after`` is against ``before``: better or worse only when their intervals do not touch.
+
+    ``floor`` is the teacher's own reading, the target of some metrics.
+    """
     if before is None or after is None:
         return "unjudged"
     first, second = _merit(label(metric), before, floor), _merit(label(metric), after, floor)
@@ -56,64 +60,75 @@ def compare(metric: str, before: Reading | None, after: Reading | None, floor: R
 def verdict(record: Record, summary: Summary) -> Verdict:
     """Sum up the main arm against the start."""
     start, end = summary.start, summary.end
-    both = [name for name in METRICS if name in start and name in end]
-    headline = [name for name in both if METRICS[name].headline and METRICS[name].group == "motion"]
+    both = [name for name in METRICS if name in start and name in end and METRICS[name].headline]
     subject = "motion"
-    if not headline:
-        headline = [name for name in both if METRICS[name].headline and METRICS[name].group == "distribution"]
-        subject = "likeness to the teacher's clips"
-    outcomes = [compare(name, start[name], end[name], summary.floor.get(name)) for name in headline]
-    changes = [_change(name, summary) for name in headline]
-    appearance, loss = _appearance(start, end)
-    arm = arm_name(record.main)
-    if not headline:
-        return Verdict("open", "Nothing was measured both at the start and at the end.", [], appearance)
-    if "better" in outcomes and "worse" in outcomes:
-        return Verdict(
-            "mixed",
-            f"A mixed result for {subject}: better at one figure, worse at another.",
-            changes,
-            appearance,
-        )
-    if "worse" in outcomes:
-        return Verdict("bad", f"{_upper(subject)} got worse: {arm} did not work in this run.", changes, appearance)
-    if "better" not in outcomes:
-        if "unclear" not in outcomes:
-            return Verdict("open", f"No verdict on {subject}: the figures have no intervals.", changes, appearance)
-        return Verdict("open", f"No clear change in {subject}: the intervals overlap.", changes, appearance)
-    part = "" if outcomes.count("better") == len(outcomes) else " at one figure, with no clear change at another"
-    if loss is None:
-        return Verdict("good", f"{_upper(subject)} got better{part}.", changes, appearance)
-    if loss <= _NEARLY_HELD:
-        return Verdict("good", f"{_upper(subject)} got better{part}, and the picture stayed.", changes, appearance)
-    return Verdict("mixed", f"{_upper(subject)} got better{part}, but the picture got worse.", changes, appearance)
+    chosen = [name for name in both if METRICS[name].group == "motion"]
+    if not chosen:
+        subject = "likeness to the teacher’s clips"
+        chosen = [name for name in both if METRICS[name].group == "distribution"]
+    outcomes = [compare(name, start[name], end[name], summary.floor.get(name)) for name in chosen]
+    appearance, loss = _appearance(summary)
+    tone, lead = _lead(subject, outcomes, loss, record.main)
+    context = [appearance] if appearance else []
+    context += [line for one in comparisons(record, summary) if (line := _in_brief(one))]
+    return Verdict(tone, _upper(lead), [_change(name, summary) for name in chosen], context)
 
 
 def comparisons(record: Record, summary: Summary) -> list[Comparison]:
-    """Compare the main arm with every other one, then every arm with the start."""
-    main, floor = record.main, summary.floor
-    others = [arm for arm in ordered(summary.arms) if arm != main]
-    found = [_compare_arms(main, arm, summary.end, summary.arms[arm], floor) for arm in others]
-    found.append(_compare_arms(main, "start", summary.end, summary.start, floor))
-    found += [_compare_arms(arm, "start", summary.arms[arm], summary.start, floor) for arm in others]
+    """Compare the main arm with every other one."""
+    others = [arm for arm in ordered(summary.arms) if arm != record.main]
+    found = [compare_arms(record.main, arm, summary.end, summary.arms[arm], summary.floor) for arm in others]
     return [one for one in found if one.better or one.worse or one.unclear]
 
 
+def against_start(record: Record, summary: Summary) -> list[Comparison]:
+    """Compare every arm with the start, the main one first."""
+    ends = {record.main: summary.end}
+    ends |= {arm: summary.arms[arm] for arm in ordered(summary.arms) if arm != record.main}
+    found = [compare_arms(arm, "start", end, summary.start, summary.floor) for arm, end in ends.items()]
+    return [one for one in found if one.better or one.worse or one.unclear]
+
+
+def compare_arms(first: str, second: str, a: Readings, b: Readings, floor: Readings) -> Comparison:
+    """Compare arm ``first`` with readings ``a`` with arm ``second`` with readings ``b``."""
+    found: dict[Outcome, list[str]] = {"better": [], "worse": [], "unclear": [], "unjudged": []}
+    for metric in METRICS:
+        found[compare(metric, b.get(metric), a.get(metric), floor.get(metric))].append(metric)
+    return Comparison(first, second, found["better"], found["worse"], found["unclear"])
+
+
+def tally(one: Comparison) -> str:
+    """Return a comparison in one sentence."""
+    judged = len(one.better) + len(one.worse) + len(one.unclear)
+    first, second = in_text(one.first), in_text(one.second)
+    if not one.better and not one.worse:
+        return f"No clear difference between {first} and {second} at any of {judged} figures."
+    parts = [f"at {len(one.better)}" if one.better else "", f"worse at {len(one.worse)}" if one.worse else ""]
+    text = f"Of {judged} figures {first} is "
+    text += f"better {parts[0]} and {parts[1]}" if all(parts) else f"better {parts[0]}" if one.better else parts[1]
+    return f"{text}; the others show no clear difference." if one.unclear else f"{text}."
+
+
 def ordered(arms: Iterable[str]) -> list[str]:
-    """Return arms in the order of the report: supervised fine-tuning, the random control, the others as they came."""
+    """Return arms as the report orders them: fine-tuning, the random control, the others as they came."""
     known = ["sft", "random"]
     return sorted(dict.fromkeys(arms), key=lambda arm: known.index(arm) if arm in known else len(known))
 
 
+def in_text(arm: str) -> str:
+    """Return how a sentence calls an arm."""
+    return "the start" if arm == "start" else lower(arm_name(arm))
+
+
 def figure(value: float, like: float | None = None) -> str:
-    """Return ``value`` with three significant digits or so; with ``like``, as many decimals as that would have."""
+    """Return ``value`` with about three digits; with ``like``, with as many decimals as that would have."""
     size = abs(value if like is None else like)
     if 0 < size < 0.001:
         text = f"{value:.1e}"
     else:
         decimals = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
         text = f"{value:,.{decimals}f}"
-    if not text.strip("-0."):
+    if not text.strip("-0."):  # minus nothing
         text = text.lstrip("-")
     return text.replace("-", "−")
 
@@ -129,7 +144,22 @@ def percent(before: float, after: float) -> str:
         return ""
     change = round(100 * (after - before) / before)
     sign = "+" if change > 0 else "−" if change < 0 else "±"
-    return f"{sign}{abs(change)}{_SLIM}%"
+    return f"{sign}{abs(change)}{_PERCENT}"
+
+
+def listed(items: Iterable[str]) -> str:
+    """Return ``items`` as "a, b and c"."""
+    *rest, last = list(items)
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def lower(text: str) -> str:
+    """Return ``text`` with a small first letter, unless it starts with an abbreviation."""
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _merit(what: Label, value: Reading, floor: Reading | None) -> tuple[float, float] | None:
@@ -147,47 +177,72 @@ def _merit(what: Label, value: Reading, floor: Reading | None) -> tuple[float, f
     return (0.0 if value.low <= target <= value.high else low), high
 
 
+def _lead(subject: str, outcomes: list[Outcome], loss: float | None, arm: str) -> tuple[Tone, str]:
+    if not outcomes:
+        return "open", "nothing was measured both at the start and at the end."
+    if "better" in outcomes and "worse" in outcomes:
+        return "mixed", f"a mixed result for {subject}: better at one figure, worse at another."
+    if "worse" in outcomes:
+        return "bad", f"{subject} got worse: {in_text(arm)} did not work in this run."
+    if "better" not in outcomes:
+        if "unclear" not in outcomes:
+            return "open", f"no verdict on {subject}: the figures have no intervals."
+        return "open", f"no clear change in {subject}: the intervals overlap."
+    lead = f"{subject} got better"
+    lead += "" if set(outcomes) == {"better"} else " at one figure, with no clear change at another"
+    if loss is None:
+        return "good", f"{lead}."
+    if loss > _NEARLY_HELD:
+        return "mixed", f"{lead}, but the picture got worse."
+    return "good", f"{lead}, and the picture {'held' if loss <= _HELD else 'nearly held'}."
+
+
 def _change(metric: str, summary: Summary) -> str:
     """Return one line such as "Law error 2.18 → 1.04 px (−52 %), 95 % intervals apart"."""
     what, before, after = label(metric), summary.start[metric], summary.end[metric]
-    floor = summary.floor.get(metric)
+    floor, like = summary.floor.get(metric), max(abs(before.mean), abs(after.mean))
     share = percent(before.mean, after.mean)
-    line = f"{what.text} {figure(before.mean)} → {with_unit(figure(after.mean), what.unit)}"
+    line = f"{what.text} {figure(before.mean, like)} → {with_unit(figure(after.mean, like), what.unit)}"
     line += f" ({share})" if share else ""
     outcome = compare(metric, before, after, floor)
     line += {
-        "better": f", 95{_SLIM}% intervals apart",
-        "worse": f", which is worse: 95{_SLIM}% intervals apart",
-        "unclear": f", 95{_SLIM}% intervals overlap: no clear change",
+        "better": f", 95{_PERCENT} intervals apart",
+        "worse": f", which is worse: 95{_PERCENT} intervals apart",
+        "unclear": f", 95{_PERCENT} intervals overlap: no clear change",
         "unjudged": ", without intervals",
     }[outcome]
     if outcome == "better" and floor and what.better == "lower" and before.mean > floor.mean:
-        way = round(100 * (before.mean - after.mean) / (before.mean - floor.mean))
-        own = with_unit(figure(floor.mean), what.unit)
-        line += f"; {min(way, 100)}{_SLIM}% of the way to the teacher’s own {own}"
+        way = min(100, round(100 * (before.mean - after.mean) / (before.mean - floor.mean)))
+        own = with_unit(figure(floor.mean, like), what.unit)
+        line += f"; {way}{_PERCENT} of the way to the teacher’s own {own}"
     return line + "."
 
 
-def _appearance(start: Readings, end: Readings) -> tuple[str, float | None]:
+def _appearance(summary: Summary) -> tuple[str, float | None]:
     """Return what became of the picture, in words, and the largest relative loss (None: not measured)."""
-    names = [name for name, what in METRICS.items() if what.group == "appearance" and name in start and name in end]
-    names = [name for name in names if METRICS[name].headline] or [name for name in names if name == "detail"]
-    losses = {name: _loss(name, start[name].mean, end[name].mean) for name in names}
-    if not losses:
+    start, end = summary.start, summary.end
+    both = [name for name, what in METRICS.items() if what.group == "appearance" and name in start and name in end]
+    names = [name for name in both if METRICS[name].headline] or [name for name in both if name == "detail"]
+    if not names:
         return "", None
-    worst = max(losses.values())
+    worst = max(_loss(name, start[name].mean, end[name].mean) for name in names)
     if worst <= _HELD:
-        head = f"Appearance held: nothing is more than 5{_SLIM}% worse than at the start"
+        head = f"Appearance held within 5{_PERCENT} of the start"
     elif worst <= _NEARLY_HELD:
-        head = f"Appearance nearly held: within 10{_SLIM}% of the start, not within 5{_SLIM}%"
+        head = f"Appearance held within 10{_PERCENT} of the start, not within 5{_PERCENT}"
     else:
-        head = f"Appearance got worse by up to {round(100 * worst)}{_SLIM}%"
-    moves = [
-        f"{_lower(METRICS[name].text)} {figure(start[name].mean)} → {figure(end[name].mean)}"
-        + (f" ({share})" if (share := percent(start[name].mean, end[name].mean)) else "")
-        for name in names
-    ]
-    return f"{head} ({'; '.join(moves)}).", worst
+        head = f"Appearance got worse by up to {round(100 * worst)}{_PERCENT}"
+    return f"{head}: {listed(_move(name, start[name], end[name]) for name in names)}.", worst
+
+
+def _move(metric: str, before: Reading, after: Reading) -> str:
+    like = max(abs(before.mean), abs(after.mean))
+    notes = [percent(before.mean, after.mean)]
+    # A loss within the tolerance may still be beyond chance, which is then said.
+    notes += ["intervals apart"] if compare(metric, before, after) == "worse" else []
+    words = ", ".join(note for note in notes if note)
+    text = f"{lower(METRICS[metric].text)} {figure(before.mean, like)} → {figure(after.mean, like)}"
+    return f"{text} ({words})" if words else text
 
 
 def _loss(metric: str, before: float, after: float) -> float:
@@ -200,43 +255,10 @@ def _loss(metric: str, before: float, after: float) -> float:
     return max(0.0, gap) / max(abs(before), 1e-9)
 
 
-def _compare_arms(first: str, second: str, a: Readings, b: Readings, floor: Readings) -> Comparison:
-    better: list[str] = []
-    worse: list[str] = []
-    unclear: list[str] = []
-    for metric in METRICS:
-        outcome = compare(metric, b.get(metric), a.get(metric), floor.get(metric))
-        if outcome == "unjudged":
-            continue
-        what = METRICS[metric]
-        if outcome == "unclear":
-            unclear.append(_lower(what.text))
-            continue
-        numbers = f"{figure(a[metric].mean)} against {with_unit(figure(b[metric].mean), what.unit)}"
-        (better if outcome == "better" else worse).append(f"{_lower(what.text)} ({numbers})")
-    return Comparison(first, second, better, worse, unclear)
-
-
-def tally(one: Comparison) -> str:
-    """Return a comparison in one sentence."""
-    judged = len(one.better) + len(one.worse) + len(one.unclear)
-    first, second = arm_name(one.first), "the start" if one.second == "start" else arm_name(one.second)
-    if not one.better and not one.worse:
-        return f"No clear difference between {first} and {second} at any of {judged} figures."
-    parts = [f"{first} is better than {second} at {len(one.better)} of {judged} figures and worse at {len(one.worse)}"]
-    parts += ["no clear difference at the others"] if one.unclear else []
-    return "; ".join(parts) + "."
-
-
-def listed(items: Iterable[str]) -> str:
-    """Return ``items`` as "a, b and c"."""
-    *rest, last = list(items)
-    return f"{', '.join(rest)} and {last}" if rest else last
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _lower(text: str) -> str:
-    return text if text[:2].isupper() or text.startswith("VBench") else text[:1].lower() + text[1:]
+def _in_brief(one: Comparison) -> str:
+    """Return a comparison on the headline's metrics alone, "" where none of them was compared."""
+    parts = []
+    for words, names in (("better at", one.better), ("worse at", one.worse), ("no clear difference in", one.unclear)):
+        texts = [lower(METRICS[name].text) for name in names if METRICS[name].headline]
+        parts += [f"{words} {listed(texts)}"] if texts else []
+    return f"Against {in_text(one.second)}: {'; '.join(parts)}." if parts else ""

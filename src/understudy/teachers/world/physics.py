@@ -122,7 +122,8 @@ def _start(scene: Scene, radii: NDArray[np.float64], u: NDArray[np.float64]) -> 
         place = (_between(u[0], 0.05 + r, 0.95 - r), _between(u[1], 0.4, 0.75))
         return _Start(np.array([place]), np.array([(_between(u[2], -0.15, 0.15), _between(u[3], -1.4, -0.7))]))
     if scene.family == "collision":
-        places = [(_between(u[0], 0.02 + r, 0.3), floor), (_between(u[1], 0.7, 0.98 - r), floor)]
+        second = float(radii[1])
+        places = [(_between(u[0], 0.02 + r, 0.3), floor), (_between(u[1], 0.7, 0.98 - second), FLOOR + second)]
         return _Start(np.array(places), np.array([(_between(u[2], 0.3, 0.8), 0.0), (_between(u[3], -0.8, -0.0), 0.0)]))
     if scene.family == "ramp":
         sign = {"left": -1.0, "right": 1.0}.get(scene.direction or "", 1.0)
@@ -131,8 +132,8 @@ def _start(scene: Scene, radii: NDArray[np.float64], u: NDArray[np.float64]) -> 
         normal = np.array([-along[1], along[0]]) / np.linalg.norm(along) * sign
         spot = ends[0] + along * _between(u[1], 0.12, 0.4) + normal * (r + 0.002)
         return _Start(spot[None], (along / np.linalg.norm(along) * _between(u[2], 0.0, 0.3))[None], ramp=ends)
-    pivot = np.array([_between(u[0], 0.4, 0.6), 0.98])
-    angle, length = _between(u[1], -1.0, 1.0), _between(u[2], 0.4, 0.6)
+    pivot = np.array([_between(u[0], 0.42, 0.58), 0.98])  # the widest swing of the longest rope stays off the walls
+    angle, length = _between(u[1], -0.6, 0.6), _between(u[2], 0.35, 0.5)
     spot = pivot + length * np.array([np.sin(angle), -np.cos(angle)])
     return _Start(spot[None], np.zeros((1, 2)), pivot=pivot)
 

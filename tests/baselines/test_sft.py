@@ -1,0 +1,56 @@
+"""Supervised fine-tuning in the same loop."""
+
+import pytest
+import torch
+
+from understudy.baselines.sft import SFT
+from understudy.config import SFTConfig, TrainConfig
+from understudy.errors import ConfigError
+from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.training.data import TeacherClips
+
+LEVELS = (1.0, 0.5)
+
+
+def tiny() -> CausalVideoTransformer:
+    torch.manual_seed(0)
+    spec = TransformerSpec(channels=4, height=2, width=2, dim=16, depth=1, heads=2, max_frames=4, vocabulary=("ball",))
+    return CausalVideoTransformer(spec)
+
+
+def clips() -> TeacherClips:
+    latents = torch.randn((4, 4, 4, 2, 2), generator=torch.Generator().manual_seed(1))
+    return TeacherClips(("ball", "red ball"), latents, ((0, 1), (2, 3)))
+
+
+def run(config: SFTConfig, steps: int = 40, rerender: float | None = 0.5):
+    train = TrainConfig(steps=steps, prompts=2, warmup=1, lr=5e-3, decay=0.0)
+    objective = SFT(config, train, clips(), LEVELS, rerender, 16, 0)
+    state = objective.initial_state(tiny())
+    objective.prepare(state, tiny())
+    reports = []
+    for _ in range(steps):
+        reports.append(objective.step(state))
+        state.step += 1
+    return objective, state, reports
+
+
+def test_the_loss_falls() -> None:
+    _, _, reports = run(SFTConfig(levels="continuous"))
+    losses = [report.values["loss"] for report in reports]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_masked_blocks_are_left_out() -> None:
+    objective, state, _ = run(SFTConfig(masked_blocks=4), steps=1)
+    assert objective.step(state).values["grad_norm"] == 0.0
+
+
+def test_rerendered_clips_replace_the_teachers() -> None:
+    objective, _, _ = run(SFTConfig(rerender=True), steps=1)
+    assert not torch.equal(objective._latents, objective.data.latents)
+
+
+def test_rerendering_needs_a_level() -> None:
+    with pytest.raises(ConfigError, match=r"discriminator\.rerender"):
+        run(SFTConfig(rerender=True), rerender=None)

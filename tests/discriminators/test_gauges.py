@@ -1,0 +1,171 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from understudy.discriminators import gauges
+
+STATISTICS = {"brightness", "contrast", "saturation", "sharpness", "fine_grain", "corner", "flicker"}
+
+
+def videos(count: int = 60, seed: int = 0) -> Tensor:
+    """Clips [N, 4, 3, 10, 10] whose trivial statistics vary from clip to clip."""
+    generator = torch.Generator().manual_seed(seed)
+    scene = torch.rand(count, 1, 3, 10, 10, generator=generator)
+    change = torch.rand(count, 4, 3, 10, 10, generator=generator)
+    mix = 0.4 * torch.rand(count, 1, 1, 1, 1, generator=generator)
+    level = 0.2 * torch.rand(count, 1, 1, 1, 1, generator=generator)
+    return 0.2 + 0.4 * ((1 - mix) * scene + mix * change) + level
+
+
+class TestPairAccuracy:
+    def test_is_the_share_ranked_right(self) -> None:
+        real, fake = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0.0, 3.0, 2.0, 1.0])
+        assert gauges.pair_accuracy(real, fake) == 0.75
+        assert gauges.pair_accuracy(fake, real) == 0.25
+
+    def test_a_tie_is_not_a_win(self) -> None:
+        assert gauges.pair_accuracy(torch.ones(4), torch.ones(4)) == 0
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "name"),
+    [(0.0, "blind"), (0.5, "blind"), (0.59, "blind"), (0.6, "informative"), (0.8, "informative")]
+    + [(0.995, "informative"), (0.996, "saturated"), (1.0, "saturated")],
+)
+def test_regimes(accuracy: float, name: str) -> None:
+    assert gauges.regime(accuracy) == name
+
+
+def test_regime_limits_can_be_set() -> None:
+    assert gauges.regime(0.65, low=0.7) == "blind"
+    assert gauges.regime(0.95, high=0.9) == "saturated"
+
+
+class TestCorrelation:
+    def test_known_answers(self) -> None:
+        scores = torch.tensor([[1.0, 2.0, 3.0], [5.0, 1.0, 3.0]])
+        assert gauges.correlation(scores, 4 * scores - 7) == pytest.approx(1, abs=1e-6)
+        assert gauges.correlation(scores, -scores) == pytest.approx(-1, abs=1e-6)
+        statistic = torch.tensor([[1.0, 0.0, 1.0], [1.0, 2.0, 3.0]])  # 0 in the first group, -1/2 in the second
+        assert gauges.correlation(scores, statistic) == pytest.approx(-0.25, abs=1e-6)
+
+    def test_differences_between_prompts_do_not_count(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        scores, statistic = torch.randn(2, 400, 8, generator=generator)
+        prompt = 50 * torch.randn(400, 1, generator=generator)
+        assert abs(gauges.correlation(scores + prompt, statistic + prompt)) < 0.1
+
+    def test_flat_groups_say_nothing(self) -> None:
+        lively, flat = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[2.0, 2.0, 2.0]])
+        assert gauges.correlation(flat, lively) == 0
+        assert gauges.correlation(lively, flat) == 0
+        assert gauges.correlation(torch.cat([lively, flat]), torch.cat([lively, lively])) == pytest.approx(1)
+
+    def test_single_rollouts_have_none(self) -> None:
+        assert gauges.correlation(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [2.0]])) == 0
+
+    @given(st.integers(0, 2**31), st.floats(0.01, 100), st.floats(-100, 100))
+    def test_is_bounded_and_blind_to_units(self, seed: int, scale: float, shift: float) -> None:
+        a, b = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        found = gauges.correlation(a, b)
+        assert -1 <= found <= 1
+        assert gauges.correlation(b, a) == pytest.approx(found)
+        assert gauges.correlation(a, scale * b + shift) == pytest.approx(found, abs=1e-6)
+
+
+class TestStatistics:
+    def test_names_and_shapes(self) -> None:
+        found = gauges.statistics(videos(5))
+        assert set(found) == STATISTICS
+        assert all(value.shape == (5,) for value in found.values())
+        assert all(bool(value.isfinite().all()) for value in found.values())
+
+    def test_flat_grey_has_nothing_but_brightness(self) -> None:
+        found = gauges.statistics(torch.full((2, 3, 3, 10, 10), 0.25))
+        assert found.pop("brightness").tolist() == pytest.approx([0.25] * 2)
+        for name, value in found.items():
+            assert value.abs().max() < 1e-6, name
+
+    def test_each_one_follows_its_own_change(self) -> None:
+        x = videos(4)
+        before = gauges.statistics(x)
+        pushed = {
+            "brightness": x + 0.1,
+            "contrast": 1.5 * x,
+            "saturation": x.mean(2, keepdim=True) + 1.5 * (x - x.mean(2, keepdim=True)),
+            "sharpness": 1.2 * x,
+            "fine_grain": x + 0.1 * (torch.arange(10) % 2) * (-1.0) ** torch.arange(10).reshape(10, 1),
+            "flicker": x + 0.2 * (torch.arange(4) % 2).reshape(4, 1, 1, 1),
+        }
+        corner = x.clone()
+        corner[..., :2, -2:] += 0.3  # top right
+        pushed["corner"] = corner
+        for name, video in pushed.items():
+            after = gauges.statistics(video)
+            assert bool((after[name] > before[name] + 1e-4).all()), name
+        # The corner alone, not the others, is what the mark in it changes most.
+        other = x.clone()
+        other[..., -2:, :2] += 0.3
+        assert bool((gauges.statistics(other)["corner"] < before["corner"]).all())
+
+    def test_motion_is_no_statistic(self) -> None:
+        x = videos(4)
+        forward, backward = gauges.statistics(x), gauges.statistics(x.flip(1))
+        for name in STATISTICS:
+            torch.testing.assert_close(forward[name], backward[name], rtol=0, atol=1e-5)
+
+
+class TestShortcutProbe:
+    def test_same_source_cannot_be_told_apart(self) -> None:
+        found = gauges.shortcut_probe(videos(80, 0), videos(80, 1))
+        assert set(found) == STATISTICS
+        assert all(0.5 <= value < 0.63 for value in found.values())
+        assert gauges.shortcut_warning(found) is None
+
+    def test_same_clips_are_a_coin_toss(self) -> None:
+        assert gauges.shortcut_probe(videos(), videos()) == pytest.approx(dict.fromkeys(STATISTICS, 0.5))
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_a_brightness_shift_is_found_and_named(self, sign: int) -> None:
+        found = gauges.shortcut_probe(videos(60, 0) + 0.3 * sign, videos(60, 1))
+        assert found["brightness"] == pytest.approx(1, abs=1e-6)
+        assert max(value for name, value in found.items() if name != "brightness") < 0.65
+        warning = gauges.shortcut_warning(found)
+        assert warning is not None
+        assert "\n" not in warning
+        assert "brightness alone" in warning
+        assert "AUC 1.00" in warning
+        assert "discriminator.rerender" in warning
+
+    def test_a_watermark_is_found_in_its_corner(self) -> None:
+        marked = videos(60, 0)
+        marked[..., :2, -2:] += 0.3
+        found = gauges.shortcut_probe(marked, videos(60, 1))
+        assert max(found, key=lambda name: found[name]) == "corner"
+        assert "corner alone" in (gauges.shortcut_warning(found) or "")
+
+    def test_sides_can_be_of_different_numbers(self) -> None:
+        found = gauges.shortcut_probe(videos(7), videos(20, 1))
+        assert all(0.5 <= value <= 1 for value in found.values())
+
+    def test_warning_has_a_limit(self) -> None:
+        assert gauges.shortcut_warning({"contrast": 0.89, "flicker": 0.5}) is None
+        assert "contrast" in (gauges.shortcut_warning({"contrast": 0.91, "flicker": 0.5}) or "")
+        assert gauges.shortcut_warning({"contrast": 0.7}, limit=0.6) is not None
+
+
+class TestHealth:
+    def test_known_values(self) -> None:
+        real, fake = torch.tensor([3.0, 2.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 2.0, -1.0])
+        found = gauges.health(real, fake, torch.tensor([[0.0, 2.0], [1.0, 1.0]]))
+        assert found.accuracy == 0.75
+        assert found.margin == pytest.approx(0.75)
+        assert found.spread == pytest.approx(2**0.5 / 2)
+        assert found.regime == "informative"
+
+    def test_single_rollouts_take_the_batchs_spread(self) -> None:
+        found = gauges.health(torch.ones(2), torch.zeros(2), torch.tensor([[0.0], [2.0]]))
+        assert found.spread == pytest.approx(2**0.5)
+        assert found.regime == "saturated"

@@ -1,0 +1,135 @@
+"""The AFD step: what it changes, what it leaves alone, and what stops it."""
+
+import pytest
+import torch
+
+from understudy import objective as maths
+from understudy.config import AFDConfig, DiscriminatorConfig, TrainConfig
+from understudy.errors import TrainingError
+
+
+def weights(module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
+
+
+def ready(build, steps: int = 0, **sections):
+    objective, start = build(**sections)
+    state = objective.initial_state(start)
+    objective.prepare(state, start)
+    for _ in range(steps):
+        objective.step(state)
+        state.step += 1
+    return objective, state, start
+
+
+def test_warm_up_moves_the_discriminator_only(build) -> None:
+    objective, state, start = ready(build)
+    before = {name: weights(module) for name, module in state.modules.items()}
+    report = objective.step(state)
+    assert report.phase == "warm-up"
+    assert not torch.equal(weights(state.modules["discriminator"]), before["discriminator"])
+    for name in ("student", "ema", "old", "prior"):
+        assert torch.equal(weights(state.modules[name]), before[name])
+
+
+def test_warm_up_ends_and_drops_its_pool(build) -> None:
+    objective, state, _ = ready(build, steps=2)
+    assert "pool_frames" in state.tensors
+    objective.step(state)
+    state.step += 1
+    assert not state.tensors
+    assert objective.step(state).phase == "update"
+
+
+def test_an_update_moves_the_student_and_the_start_stays(build) -> None:
+    objective, state, start = ready(build, steps=3)
+    before = weights(state.modules["student"])
+    origin = weights(start)
+    values = objective.step(state).values
+    assert not torch.equal(weights(state.modules["student"]), before)
+    assert torch.equal(weights(start), origin)
+    assert {"loss", "drift", "pair_accuracy", "margin", "saturated", "corr_sharpness", "grad_norm"} <= values.keys()
+    assert values["drift"] == pytest.approx(0.0, abs=1e-9)  # the first update is measured where student and prior are still the same
+
+
+def test_flat_scores_give_no_gradient(build, monkeypatch) -> None:
+    objective, state, _ = ready(build, steps=3)
+    monkeypatch.setattr(objective, "_scores", lambda network, own, generator: torch.ones(len(own.prompts)))
+    assert objective.step(state).values["grad_norm"] == pytest.approx(0.0, abs=1e-7)
+
+
+def test_lr_zero_freezes_the_discriminator_after_warm_up(build) -> None:
+    frozen = DiscriminatorConfig(size=16, width=16, warmup=3, pool=8, lr=0.0)
+    objective, state, _ = ready(build, steps=3, discriminator=frozen)
+    before = weights(state.modules["discriminator"])
+    objective.step(state)
+    assert torch.equal(weights(state.modules["discriminator"]), before)
+
+
+def test_micro_batches_give_the_same_update(build) -> None:
+    updated = []
+    for accumulate in (1, 4):
+        train = TrainConfig(steps=5, prompts=2, warmup=1, accumulate=accumulate)
+        objective, state, _ = ready(build, steps=3, train=train)
+        objective.step(state)
+        updated.append(weights(state.modules["student"]))
+    assert torch.allclose(updated[0], updated[1], atol=2e-6)
+
+
+def test_random_reward_has_no_warm_up_and_never_asks_the_discriminator(build, monkeypatch) -> None:
+    objective, state, _ = ready(build, objective=AFDConfig(group=4, reward="random"))
+    monkeypatch.setattr(objective, "_discriminate", None)
+    monkeypatch.setattr(objective, "_scores", None)
+    assert objective.warmup == 0
+    assert objective.step(state).phase == "update"
+
+
+def test_groups_share_opening_level_and_noise(build, monkeypatch) -> None:
+    objective, state, _ = ready(build, steps=3)
+    seen = {}
+
+    def spy(x0, noise, levels):
+        seen.update(x0=x0, noise=noise, levels=levels)
+        return original(x0, noise, levels)
+
+    original = maths.noised_state
+    monkeypatch.setattr(maths, "noised_state", spy)
+    objective.step(state)
+    for name in ("noise", "levels"):
+        groups = seen[name].unflatten(0, (-1, 4))
+        assert torch.equal(groups, groups[:, :1].expand_as(groups)), name
+    rollouts = seen["x0"].unflatten(0, (-1, 4))
+    assert torch.equal(rollouts[:, :, 0], rollouts[:, :1, 0].expand_as(rollouts[:, :, 0]))  # the shared first block
+    assert not torch.allclose(rollouts[:, 0, 1], rollouts[:, 1, 1])
+    assert set(seen["levels"].flatten().tolist()) <= {1.0, 0.5}  # the sampler's own levels, nothing else
+
+
+def test_a_step_draws_from_the_states_generator_only(build) -> None:
+    ends = []
+    for junk in (1, 2):
+        torch.manual_seed(junk)
+        objective, state, _ = ready(build, steps=4)
+        torch.rand(junk)
+        ends.append(weights(state.modules["student"]))
+    assert torch.equal(*ends)
+
+
+def test_nan_stops_with_a_diagnosis_and_leaves_the_weights(build) -> None:
+    objective, state, _ = ready(build, steps=3)
+    with torch.no_grad():
+        objective.data.latents.fill_(float("nan"))
+    monkey = state.modules["old"]
+    with torch.no_grad():
+        next(monkey.parameters()).fill_(float("nan"))
+    before = weights(state.modules["student"])
+    with pytest.raises(TrainingError, match="not finite.*last checkpoint is intact") as caught:
+        objective.step(state)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(weights(state.modules["student"]), before)
+
+
+def test_the_shortcut_probe_reports_every_statistic(build) -> None:
+    objective, start = build()
+    probe = objective.prepare(objective.initial_state(start), start)
+    assert {"brightness", "contrast", "sharpness", "corner", "flicker"} <= probe.keys()
+    assert all(0.5 <= value <= 1 for value in probe.values())
