@@ -112,9 +112,7 @@ def test_smaller_crf_is_closer() -> None:
     fps=st.sampled_from([0.5, 1, 8, 12.5, 23.976, 24000 / 1001, 30, 120]),
     seed=st.integers(0, 9),
 )
-def test_round_trip_of_any_shape_and_rate(
-    frames: int, height: int, width: int, fps: float, seed: int
-) -> None:
+def test_round_trip_of_any_shape_and_rate(frames: int, height: int, width: int, fps: float, seed: int) -> None:
     colours = np.random.default_rng(seed).integers(0, 256, (frames, 1, 1, 3), dtype=np.uint8)
     clip = Clip(np.ascontiguousarray(np.broadcast_to(colours, (frames, height, width, 3))), fps)
     data = encode_mp4(clip)
@@ -282,9 +280,7 @@ def test_resample_takes_the_nearest_frame(source: Clip, fps: float, frames: int,
     assert clip.fps == fps
 
 
-@given(
-    source_fps=st.floats(1, 60), fps=st.floats(1, 60), length=st.integers(1, 60), frames=st.integers(1, 60)
-)
+@given(source_fps=st.floats(1, 60), fps=st.floats(1, 60), length=st.integers(1, 60), frames=st.integers(1, 60))
 def test_resampled_frame_is_never_more_than_half_a_frame_off(
     source_fps: float, fps: float, length: int, frames: int
 ) -> None:
@@ -327,8 +323,6 @@ def test_resize_averages_fine_detail_instead_of_aliasing() -> None:
         (8, 10, None, "too short: 10 frames at 8 fps need 1.125 s, but its last frame is at 0.875 s"),
     ],
 )
-def test_resample_refuses_what_cannot_be(
-    fps: float, frames: int, size: tuple[int, int] | None, words: str
-) -> None:
+def test_resample_refuses_what_cannot_be(fps: float, frames: int, size: tuple[int, int] | None, words: str) -> None:
     with pytest.raises(ClipError, match=words):
         resample(numbered(8, 8), fps, frames, size)

@@ -63,9 +63,7 @@ def test_full_disk_keeps_the_old_file_and_removes_the_temporary_one(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_interrupt_while_writing_removes_the_temporary_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupt_while_writing_removes_the_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(descriptor: int) -> None:
         raise KeyboardInterrupt
 

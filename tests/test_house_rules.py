@@ -135,11 +135,7 @@ def modules() -> list[Module]:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_sources_keep_the_rule(rule: Callable[[Module], Violations], modules: list[Module]) -> None:
-    found = [
-        f"src/understudy/{module.name}:{line}: {message}"
-        for module in modules
-        for line, message in rule(module)
-    ]
+    found = [f"src/understudy/{module.name}:{line}: {message}" for module in modules for line, message in rule(module)]
     _report(rule.__name__, found)
 
 

@@ -183,7 +183,7 @@ class TestWeight:
     def test_weights_are_shares_in_the_order_of_the_advantages(self, values: list[float], limit: float) -> None:
         a = torch.tensor(sorted(values), dtype=torch.float64)
         w = objective.weight(a, limit)
-        assert 0 <= w.min()
+        assert w.min() >= 0
         assert w.max() <= 1
         assert bool((w.diff() >= 0).all())
         torch.testing.assert_close(objective.weight(-a, limit), 1 - w)

@@ -41,8 +41,8 @@ is given here wins over the recipe. `understudy config` lists all fields."""
 
 # What tyro says about its own types and help texts, and what matters of it to a user.
 _PLAINER: Final = (
-    (r"^Error parsing (\S+): .*?'([^']*)'\]?\.?$", r"\1 cannot be '\2'"),
-    (r"^Missing from .*?: (\S+) .*$", r"\1 is missing"),
+    (r"^error parsing (\S+): .*?'([^']*)'\]?\.?$", r"\1 cannot be '\2'"),
+    (r"^missing from .*?: (\S+) .*$", r"\1 is missing"),
     (r" Perhaps you meant: (--\S+).*$", r"; did you mean \1?"),
 )
 
@@ -80,7 +80,7 @@ class Generate:
     bundle: Annotated[Positional[str], arg(metavar="BUNDLE")]
     """The student: a run folder, a bundle folder, or builtin:frame or builtin:block."""
     prompt: Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT...", help_behavior_hint="")] = ()
-    """What to show; quote each prompt."""
+    """What to show; quote each prompt and keep them together."""
     prompts: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """More prompts from a file: .txt (one a line), .jsonl or .csv (field prompt)."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("generated")
@@ -236,15 +236,17 @@ def _parse(name: str, args: Sequence[str]) -> Any:
 def _flat(box: str) -> str:
     """Return what tyro put into a box, as one line without the help texts below it."""
     lines = []
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]:
-        text = line.strip("╭╮╰╯│─┃━|+- \t") if not line.strip("│| ").startswith("-") else line.strip("│| ")
-        if text.startswith(("For full helptext", "Argument helptext", "Got errors", "Available subcommands")):
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]:  # the first is the title
+        text = line.strip().strip("│|╭╮╰╯+").strip()
+        if text.startswith(("For full helptext", "Argument helptext", "Got errors")):
             break
-        lines.append(text.strip("─ "))
-    text = " ".join(" ".join(lines).split())
+        if text.strip("─-"):  # no rule
+            lines.append(text)
+    text = " ".join(" ".join(lines).split()) or "the command line is not understood"
+    text = text[0].lower() + text[1:]
     for pattern, plain in _PLAINER:
         text = re.sub(pattern, plain, text)
-    return text[:1].lower() + text[1:] if text else "the command line is not understood"
+    return text
 
 
 def _split(name: str, args: Sequence[str]) -> tuple[list[str], Overrides]:

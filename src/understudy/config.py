@@ -5,6 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Family = Literal["drop", "throw", "bounce", "collision", "ramp", "pendulum"]
+Colour = Literal["red", "yellow", "green", "cyan", "blue", "purple"]
+
 
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys forbidden, finite numbers only."""
@@ -16,7 +19,7 @@ class WorldTeacherConfig(Section):
     """The embedded physics world."""
 
     kind: Literal["world"] = "world"
-    look: str = "film"
+    look: Literal["film", "house"] = "film"
     """Look of its clips: film (another look than the student's) or house."""
     size: int = Field(64, ge=16, le=512)
     """Side of its square frames in pixels."""
@@ -40,12 +43,15 @@ class WorldPromptsConfig(Section):
     """Prompts from the embedded world's grammar; whole scenes are held out for evaluation."""
 
     kind: Literal["world"] = "world"
-    families: tuple[str, ...] = ("drop", "throw", "bounce")
-    colours: tuple[str, ...] = ("red", "yellow", "green", "blue")
-    sizes: tuple[str, ...] = ("small", "large")
-    materials: tuple[str, ...] = ()
+    families: tuple[Family, ...] = ("drop", "throw", "bounce")
+    """What happens; the start students that ship know drop, throw and bounce."""
+    colours: tuple[Colour, ...] = ("red", "yellow", "green", "blue")
+    """Colours of the balls; the start students that ship know these four."""
+    sizes: tuple[Literal["small", "large"], ...] = ("small", "large")
+    """Sizes of the balls."""
+    materials: tuple[Literal["rubber", "steel", "clay"], ...] = ()
     """Materials the prompts name (rubber, steel, clay): each has its own restitution. Empty: one law for all."""
-    places: tuple[str, ...] = ()
+    places: tuple[Literal["moon", "earth", "jupiter"], ...] = ()
     """Places the prompts name (moon, earth, jupiter): each has its own gravity. Empty: one law for all."""
     per_scene: int = Field(4, ge=1)
     """Paraphrases per scene."""
@@ -80,11 +86,11 @@ class StudentConfig(Section):
     start: str = "builtin:frame"
     """Bundle of student, codec and sampler: a folder, or builtin:frame (frame-wise) or builtin:block (block-wise)."""
     levels: tuple[float, ...] | None = None
-    """Noise levels of the few-step sampler, descending from 1; None: those the student was distilled to."""
+    """Noise levels of the few-step sampler, descending from 1; null: those the student was distilled to."""
     window: int | None = Field(None, ge=0)
-    """Latent frames attended to, own block and sink included; 0: all; None: the student's own setting."""
+    """Latent frames attended to, own block and sink included; 0: all; null: the student's own setting."""
     sink: int | None = Field(None, ge=0)
-    """First latent frames that stay visible when the window rolls; None: the student's own setting."""
+    """First latent frames that stay visible when the window rolls; null: the student's own setting."""
 
 
 class DiscriminatorConfig(Section):
@@ -99,7 +105,7 @@ class DiscriminatorConfig(Section):
     skip_frames: int = Field(0, ge=0)
     """First pixel frames it cannot see."""
     rerender: float | None = Field(0.5, gt=0, lt=1)
-    """Noise level from which the start student draws teacher clips again in its own look; None: only the codec."""
+    """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
     lr: float = Field(5e-4, ge=0)
     """AdamW learning rate; 0 freezes it after warm-up."""
     penalty: float = Field(10.0, ge=0)
@@ -171,6 +177,7 @@ class TrainConfig(Section):
     decay: float = Field(0.3, ge=0, le=1)
     """Share of the updates over which the learning rate falls to zero."""
     weight_decay: float = Field(1e-4, ge=0)
+    """AdamW weight decay."""
     clip: float = Field(1.0, gt=0)
     """Gradient norm limit."""
     ema: float = Field(0.97, ge=0, lt=1)
@@ -203,19 +210,22 @@ class CompareConfig(Section):
 
     objective: ObjectiveConfig
     lr: float | None = Field(None, gt=0)
-    """Learning rate; None: the run's."""
+    """Learning rate; null: the run's."""
 
 
 class RunConfig(Section):
     """A whole run."""
 
     name: str = "run"
+    """Shown in the report."""
     out: Path = Path("runs/run")
     """Run folder."""
     seed: int = Field(0, ge=0)
+    """Decides every random draw of training."""
     threads: int = Field(1, ge=0)
     """Torch threads; 0 leaves the choice to torch. Two threads on busy cores can be ten times slower than one."""
     device: str = "cpu"
+    """Torch device: cpu, cuda, cuda:1."""
     teacher: Annotated[WorldTeacherConfig | FolderTeacherConfig, Field(discriminator="kind")] = WorldTeacherConfig()
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()

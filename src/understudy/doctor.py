@@ -92,11 +92,15 @@ def diagnose(target: str | None) -> list[Finding]:
 
 def missing_clips(config: RunConfig) -> tuple[int, int]:
     """Return how many training clips are neither in the store nor refused, and how many are wanted."""
+    keys = _wanted(config)
+    return len(keys - {record.key for record in _records(config)}), len(keys)
+
+
+def _wanted(config: RunConfig) -> set[str]:
+    """Return the keys of the training clips, as a collection asks for them."""
     teacher = experiment.build_teacher(config)
     jobs = plan_jobs(experiment.training_prompts(config), config.clips.per_prompt, config.clips.seed)
-    known = {record.key for record in _records(config)}
-    keys = {record_key(teacher.name, job.prompt, {}, job.seed) for job in jobs}
-    return len(keys - known), len(keys)
+    return {record_key(teacher.name, job.prompt, {}, job.seed) for job in jobs}
 
 
 def _records(config: RunConfig) -> list[ClipRecord]:
@@ -113,7 +117,7 @@ def _guarded(what: str, findings: Findings) -> list[Finding]:
         found.extend(findings)  # keeps what came before an error
     except UnderstudyError as error:
         found += [Finding(False, what, line) for line in str(error).splitlines() or ["failed"]]
-    except (OSError, ValueError, RuntimeError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # a diagnosis has to go on whatever it meets
         found.append(Finding(False, what, f"cannot be used ({type(error).__name__}: {error})"))
     return found
 
@@ -195,7 +199,9 @@ def _folder(path: Path, what: str) -> Findings:
 def _recipe(path: Path) -> Findings:
     config = load_recipe(path)
     yield Finding(True, "recipe", f"{path} is valid: {config.name}")
-    yield from _guarded("teacher", _teacher(config))
+    teacher: list[Teacher] = []
+    yield from _guarded("teacher", _teacher(config, teacher))
+    yield from _guarded("prompts", _prompts(config, teacher[0] if teacher else None))
     bundle: list[Bundle] = []
     yield from _guarded("start student", _start(config, bundle))
     form = bundle[0].form if bundle else None
@@ -206,31 +212,29 @@ def _recipe(path: Path) -> Findings:
         yield Finding(ok, what, advice)
 
 
-def _teacher(config: RunConfig) -> Findings:
-    teacher = experiment.build_teacher(config)
-    yield Finding(True, "teacher", f"{teacher.name}; terms: {teacher.terms}")
-    for what, prompts in (
-        ("training prompts", experiment.training_prompts(config)),
-        ("held-out prompts", experiment.held_out_prompts(config)),
-    ):
+def _teacher(config: RunConfig, found: list[Teacher]) -> Findings:
+    found.append(experiment.build_teacher(config))
+    yield Finding(True, "teacher", f"{found[0].name}; terms: {found[0].terms}")
+
+
+def _prompts(config: RunConfig, teacher: Teacher | None) -> Findings:
+    training, held_out = experiment.training_prompts(config), experiment.held_out_prompts(config)
+    for what, prompts in (("training prompts", training), ("held-out prompts", held_out)):
         refused = [reason for prompt in prompts if (reason := _refusal(teacher, prompt))]
         for reason in refused[:_SHOWN]:
-            yield Finding(False if len(refused) == len(prompts) else None, what, reason)
-        yield Finding(
-            None if refused else bool(prompts),
-            what,
-            f"{len(prompts)}, of which the teacher refuses {len(refused)}"
-            if refused
-            else f"{len(prompts)}, all accepted",
-        )
-    available = len(experiment.held_out_prompts(config))
-    if available < config.evaluation.prompts:
-        yield Finding(
-            None, "evaluation.prompts", f"{config.evaluation.prompts} are wanted, only {available} are held out"
-        )
+            yield Finding(None, what, reason)
+        if refused:
+            ok = False if len(refused) == len(prompts) else None
+            yield Finding(ok, what, f"the teacher refuses {len(refused)} of {len(prompts)}; change or remove them")
+        else:
+            yield Finding(True, what, f"{len(prompts)}, none of them refused")
+    if len(training) < config.train.prompts:
+        yield Finding(None, "train.prompts", f"{config.train.prompts} per update, but only {len(training)} to train on")
+    if len(held_out) < config.evaluation.prompts:
+        yield Finding(None, "evaluation.prompts", f"{config.evaluation.prompts}, but only {len(held_out)} are held out")
 
 
-def _refusal(teacher: Teacher, prompt: str) -> str | None:
+def _refusal(teacher: Teacher | None, prompt: str) -> str | None:
     """Say why ``teacher`` refuses ``prompt``, as far as that can be told without asking for a clip."""
     if isinstance(teacher, WorldTeacher):
         try:
@@ -250,8 +254,8 @@ def _recipe_store(config: RunConfig, form: ClipForm | None) -> Findings:
         yield Finding(None, "clip store", advice)
     else:
         yield Finding(True, "clip store", f"all {wanted} clips are settled in {where}")
-    name = experiment.build_teacher(config).name
-    yield from _lengths([record for record in _records(config) if record.teacher == name], form)
+    keys = _wanted(config)
+    yield from _lengths([record for record in _records(config) if record.key in keys], form)
 
 
 def _start(config: RunConfig, bundle: list[Bundle]) -> Findings:
@@ -282,8 +286,6 @@ def _hints(config: RunConfig) -> Iterable[Hint]:
     train, judge, objective = config.train, config.discriminator, config.objective
     if train.warmup >= train.steps:
         yield None, "train.warmup", f"{train.warmup} of {train.steps} updates: the learning rate never gets to train.lr"
-    if len(prompts := experiment.training_prompts(config)) < train.prompts:
-        yield None, "train.prompts", f"{train.prompts} per update, but there are {len(prompts)} training prompts"
     if not isinstance(objective, AFDConfig):
         return
     if objective.reward == "discriminator" and (judge.lr == 0 or judge.steps == 0):

@@ -202,10 +202,15 @@ def load_start(config: RunConfig) -> Bundle:
     bundle = load_bundle(config.student.start)
     if config.student.window is not None or config.student.sink is not None:
         bundle = bundle.with_window(config.student.window, config.student.sink)
-    if config.student.levels is not None:
-        bundle = replace(bundle, levels=config.student.levels)
-    bundle.student.to(config.device), bundle.codec.to(config.device)
-    return bundle
+    levels = bundle.levels if config.student.levels is None else config.student.levels
+    if not levels or levels[0] != 1 or any(a <= b for a, b in zip(levels, (*levels[1:], 0.0), strict=True)):
+        raise ConfigError(f"student.levels {list(levels)} must fall from 1 and stay above 0")
+    try:
+        bundle.student.to(config.device)
+        bundle.codec.to(config.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {config.device!r} cannot be used ({error}): use --device cpu") from error
+    return replace(bundle, levels=levels)
 
 
 def run(config: RunConfig) -> Path:
@@ -272,6 +277,7 @@ def _train_arm(config: RunConfig, name: str, data: TeacherClips, bundle: Bundle,
         log.keep("probe", probe)
         if warning := shortcut_warning(probe):
             log.note(warning)
+            log.keep("warnings", [warning])
     for line in verdicts(log.rows(name)):
         log.note(f"{name}: {line}")
     return state.policy("ema").eval()
@@ -313,7 +319,7 @@ def _summarise(config: RunConfig, log: RunLog, clips: int) -> None:
             "seed": config.seed,
             "version": __version__,
             "probe": log.kept.get("probe", {}),
-            "warnings": log.notes,
+            "warnings": log.kept.get("warnings", []),
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {config.device}",
             "teacher": build_teacher(config).name,
             "teacher_clips": clips,
@@ -387,10 +393,11 @@ def describe(config: RunConfig) -> list[str]:
     batch = config.train.prompts * (config.objective.group if isinstance(config.objective, AFDConfig) else 8)
     tokens = bundle.form.frames // bundle.codec.frames_per_latent * bundle.student.frame_tokens
     jobs = len(training) * config.clips.per_prompt
+    per_held_out = config.evaluation.reference + config.evaluation.floor
     return [
         f"teacher: {build_teacher(config).name}",
         f"training prompts: {len(training)}, clips wanted: {jobs}, store: {config.clips.store}",
-        f"held-out prompts: {len(held_out)}, teacher clips for reference: {len(held_out) * (config.evaluation.reference + config.evaluation.floor)}",
+        f"held-out prompts: {len(held_out)}, teacher clips for reference: {len(held_out) * per_held_out}",
         f"student: {config.student.start}, {parameters:,} parameters, blocks of {spec.block_frames} latent frame(s), "
         f"sampler levels {', '.join(f'{level:g}' for level in bundle.levels)}",
         f"update: {batch} rollouts of {tokens} tokens, {config.train.steps} updates"

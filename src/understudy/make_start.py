@@ -129,7 +129,7 @@ def make(config: StartConfig) -> None:
             report,
         )
         bundle = Bundle(distilled.eval(), codec, config.levels, form, f"recipes/start.yaml: {name}")
-        save_bundle(bundle, config.out / name)
+        save_bundle(bundle, config.out / name, half=True)
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -27,12 +27,14 @@ def advantage(scores: Tensor, scope: str = "group", epsilon: float = 1e-6) -> Te
     The mean is the prompt's when K > 1, else the batch's. ``scope`` "group" also takes the std per prompt, "batch" over
     the whole batch (the paper's choice). Where all scores agree the advantage is 0.
     """
+    dtype, scores = scores.dtype, scores.double()  # in single precision equal scores can miss their own mean
     centred = scores - (scores.mean(dim=1, keepdim=True) if scores.shape[1] > 1 else scores.mean())
     if scope == "group" and scores.shape[1] > 1:
         spread = centred.square().mean(dim=1, keepdim=True).sqrt()
     else:
         spread = centred.square().mean().sqrt()
-    return torch.where(spread > epsilon, centred / spread.clamp(min=epsilon), torch.zeros_like(centred))
+    # Asked this way round, a broken score stays NaN and stops the run instead of passing for agreement.
+    return torch.where(spread <= epsilon, 0.0, centred / spread).to(dtype)
 
 
 def weight(advantages: Tensor, limit: float) -> Tensor:

@@ -1,9 +1,9 @@
 """Recipes: runs described in YAML, with inheritance and command-line overrides, read into one `RunConfig`.
 
-A recipe holds the keys of `RunConfig`. ``base: other.yaml`` (relative to the recipe itself) inherits another
-recipe: its keys are merged under the recipe's own, section by section. A section whose ``kind`` changes is
-replaced as a whole, and an empty one (``compare:`` with nothing after it) drops what the base says. Every
-other relative path in a recipe counts from the working directory, like a path on the command line.
+A recipe holds the keys of `RunConfig`. ``base: other.yaml`` (relative to the recipe itself) inherits another recipe: its
+keys are merged under the recipe's own, section by section. A section whose ``kind`` changes is replaced as a whole, and
+an empty one (``compare: {}``) drops what the base says. Every other relative path in a recipe counts from the working
+directory, like a path on the command line.
 """
 
 import difflib
@@ -80,6 +80,7 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
         return RunConfig.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         found = [_problem(item, origins, path) for item in error.errors(include_url=False)]
+    found = [" ".join(problem.splitlines()) for problem in found]  # a key may hold anything
     problems = list(dict.fromkeys(found))
     if (more := len(problems) - _MAX_PROBLEMS) > 0:
         problems = problems[:_MAX_PROBLEMS]
@@ -313,7 +314,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 _FLOAT: Final = re.compile(
-    r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"
+    r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
 )
 _SCALARS: Final = (
     ("null", re.compile(r"(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
@@ -426,10 +428,10 @@ def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in own.items():
         inherited = merged.get(name)
-        if isinstance(value, Mapping) and isinstance(inherited, Mapping):
-            merged[name] = _merge(inherited, value)
-        elif value is None and isinstance(inherited, Mapping):
+        if isinstance(inherited, Mapping) and value in (None, {}):
             del merged[name]
+        elif isinstance(inherited, Mapping) and isinstance(value, Mapping):
+            merged[name] = _merge(inherited, value)
         else:
             merged[name] = value
     return merged

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,10 @@ class RunLog:
         """Return the recorded steps of an arm."""
         if not self.metrics.is_file():
             return []
-        rows = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):  # a line torn by a kill
+                rows.append(json.loads(line))
         return [row for row in rows if row.get("arm") == arm and "phase" in row]
 
     def _save(self) -> None:

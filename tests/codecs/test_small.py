@@ -37,9 +37,7 @@ def latents(batch: int = 2, frames: int = 6, seed: int = 0) -> Tensor:
 class TestStream:
     @pytest.mark.parametrize("split", [[1] * 6, [2] * 3, [3, 3], [1, 2, 3], [5, 1], [6]])
     @pytest.mark.parametrize("width", [8, 32])
-    def test_equals_the_whole_clip_bit_for_bit(
-        self, make_codec: MakeCodec, split: list[int], width: int
-    ) -> None:
+    def test_equals_the_whole_clip_bit_for_bit(self, make_codec: MakeCodec, split: list[int], width: int) -> None:
         codec = make_codec(width=width)
         x = latents()
         with torch.no_grad():
@@ -119,9 +117,7 @@ class TestErrors:
             ((1, 4, 3, 16, 20), "got 4 frames of 16x20"),
         ],
     )
-    def test_wrong_clip_is_one_line(
-        self, make_codec: MakeCodec, shape: tuple[int, ...], got: str
-    ) -> None:
+    def test_wrong_clip_is_one_line(self, make_codec: MakeCodec, shape: tuple[int, ...], got: str) -> None:
         with pytest.raises(ClipError, match=got) as caught:
             make_codec().encode(torch.zeros(shape))
         message = str(caught.value)

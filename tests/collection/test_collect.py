@@ -220,9 +220,7 @@ def start(store: Path) -> "subprocess.Popen[bytes]":
     source = str(Path(understudy.__file__).parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(store)], stdout=subprocess.PIPE, env=environment
-    )
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(store)], stdout=subprocess.PIPE, env=environment)
 
 
 def check_complete(path: Path) -> None:
@@ -230,9 +228,7 @@ def check_complete(path: Path) -> None:
     wanted = plan_jobs([f"a ball number {i}" for i in range(20)], 3, 0)
     lines = (path / "records.jsonl").read_bytes().splitlines()
     assert len(lines) == len(store) == len(wanted) == JOBS
-    assert {(record.prompt, record.seed) for record in store.records()} == {
-        (j.prompt, j.seed) for j in wanted
-    }
+    assert {(record.prompt, record.seed) for record in store.records()} == {(j.prompt, j.seed) for j in wanted}
     assert store.verify() == []
 
 

@@ -35,9 +35,7 @@ def add(store: ClipStore, prompt: str = "a ball", seed: int = 0, level: int = 0)
 
 def reject(store: ClipStore, prompt: str = "a ball", seed: int = 0) -> ClipRecord:
     asked = {"frames": 2}
-    return store.reject(
-        teacher=TEACHER, prompt=prompt, asked=asked, seed=seed, terms=TERMS, reason="not allowed"
-    )
+    return store.reject(teacher=TEACHER, prompt=prompt, asked=asked, seed=seed, terms=TERMS, reason="not allowed")
 
 
 @pytest.fixture
@@ -138,9 +136,7 @@ def test_line_torn_by_another_writer_meanwhile_is_repaired(store: ClipStore) -> 
     assert [record.seed for record in ClipStore(store.path).records()] == [0, 1]
 
 
-@pytest.mark.parametrize(
-    "line", [b"{}", b"nonsense", b"", b"[1]", b'{"key": "x", "status": "done"}', b"\xff"]
-)
+@pytest.mark.parametrize("line", [b"{}", b"nonsense", b"", b"[1]", b'{"key": "x", "status": "done"}', b"\xff"])
 def test_corrupt_line_is_named(store: ClipStore, line: bytes) -> None:
     add(store, seed=0)
     content = ledger(store).read_bytes()

@@ -31,8 +31,15 @@ class TestPairAccuracy:
 
 @pytest.mark.parametrize(
     ("accuracy", "name"),
-    [(0.0, "blind"), (0.5, "blind"), (0.59, "blind"), (0.6, "informative"), (0.8, "informative")]
-    + [(0.995, "informative"), (0.996, "saturated"), (1.0, "saturated")],
+    [
+        (0.0, "blind"),
+        (0.5, "blind"),
+        (0.59, "blind"),
+        (0.6, "informative"),
+        (0.995, "informative"),
+        (0.996, "saturated"),
+        (1.0, "saturated"),
+    ],
 )
 def test_regimes(accuracy: float, name: str) -> None:
     assert gauges.regime(accuracy) == name

@@ -63,9 +63,7 @@ class TestEncoder:
         weights = long.state_dict()
         short.load_state_dict({**weights, "position": weights["position"][:4]})
         for prompt in ("a", "a red", "a red ball falls"):
-            torch.testing.assert_close(
-                encode(short, prompt, length=4), encode(long, prompt), rtol=0, atol=1e-6
-            )
+            torch.testing.assert_close(encode(short, prompt, length=4), encode(long, prompt), rtol=0, atol=1e-6)
 
     @pytest.mark.parametrize("train", [False, True])
     def test_padding_is_not_read(self, train: bool) -> None:

@@ -23,7 +23,7 @@ def ready(build, steps: int = 0, **sections):
 
 
 def test_warm_up_moves_the_discriminator_only(build) -> None:
-    objective, state, start = ready(build)
+    objective, state, _ = ready(build)
     before = {name: weights(module) for name, module in state.modules.items()}
     report = objective.step(state)
     assert report.phase == "warm-up"
@@ -49,7 +49,9 @@ def test_an_update_moves_the_student_and_the_start_stays(build) -> None:
     assert not torch.equal(weights(state.modules["student"]), before)
     assert torch.equal(weights(start), origin)
     assert {"loss", "drift", "pair_accuracy", "margin", "saturated", "corr_sharpness", "grad_norm"} <= values.keys()
-    assert values["drift"] == pytest.approx(0.0, abs=1e-9)  # the first update is measured where student and prior are still the same
+    assert values["drift"] == pytest.approx(
+        0.0, abs=1e-9
+    )  # the first update is measured where student and prior are still the same
 
 
 def test_flat_scores_give_no_gradient(build, monkeypatch) -> None:
@@ -108,7 +110,7 @@ def test_a_step_draws_from_the_states_generator_only(build) -> None:
     ends = []
     for junk in (1, 2):
         torch.manual_seed(junk)
-        objective, state, _ = ready(build, steps=4)
+        _, state, _ = ready(build, steps=4)
         torch.rand(junk)
         ends.append(weights(state.modules["student"]))
     assert torch.equal(*ends)
@@ -122,7 +124,7 @@ def test_nan_stops_with_a_diagnosis_and_leaves_the_weights(build) -> None:
     with torch.no_grad():
         next(monkey.parameters()).fill_(float("nan"))
     before = weights(state.modules["student"])
-    with pytest.raises(TrainingError, match="not finite.*last checkpoint is intact") as caught:
+    with pytest.raises(TrainingError, match=r"not finite.*last checkpoint is intact") as caught:
         objective.step(state)
     assert "\n" not in str(caught.value)
     assert torch.equal(weights(state.modules["student"]), before)

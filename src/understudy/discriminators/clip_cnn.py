@@ -43,16 +43,16 @@ class ClipCnn(nn.Module):
         width = spec.width
         self.tokenizer = Tokenizer(spec.vocabulary, spec.text_length)
         self.text = TextEncoder(len(spec.vocabulary), spec.text_length, width, 4, 1)
-        side = spec.size // 8
+        side = -(-spec.size // 8)
         self.frame = nn.Sequential(
-            nn.Conv2d(6, 32, 4, 2, 1),
+            nn.Conv2d(6, 24, 4, 2, 1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(32, 64, 4, 2, 1),
+            nn.Conv2d(24, 48, 3, 2, 1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(64, 64, 4, 2, 1),
+            nn.Conv2d(48, 48, 3, 2, 1),
             nn.LeakyReLU(0.2),
             nn.Flatten(),
-            nn.Linear(64 * side * side, width),
+            nn.Linear(48 * side * side, width),
             nn.LeakyReLU(0.2),
         )
         self.modulate = nn.Linear(width, 2 * width)

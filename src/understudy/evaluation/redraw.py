@@ -16,7 +16,9 @@ def in_own_look(clips: ClipSet) -> ClipSet:
 
     Distribution distances against raw teacher clips would measure the grade and the grain, not the motion.
     """
-    return ClipSet(clips.prompts, tuple(_redrawn(p, group) for p, group in zip(clips.prompts, clips.clips, strict=True)))
+    return ClipSet(
+        clips.prompts, tuple(_redrawn(p, group) for p, group in zip(clips.prompts, clips.clips, strict=True))
+    )
 
 
 def _redrawn(prompt: str, group: Sequence[Clip]) -> tuple[Clip, ...]:

@@ -25,7 +25,7 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True)
 class ClipForm:
-    """The clips a student draws: H, W pixels, frames per second, T pixel frames it was trained on."""
+    """The clips a student draws, frames [T, H, W, 3]: H, W pixels, frames per second, T pixel frames it was trained on."""
 
     height: int
     width: int
@@ -59,11 +59,11 @@ class Bundle:
         return replace(self, student=student.eval())
 
 
-def save_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write ``config.json``, ``student.safetensors`` and ``codec.safetensors``; weights as float16-safe float32."""
+def save_bundle(bundle: Bundle, folder: Path, half: bool = False) -> None:
+    """Write ``config.json``, ``student.safetensors`` and ``codec.safetensors``; ``half`` stores weights as float16."""
     ensure_folder(folder)
-    write_bytes_atomic(folder / "student.safetensors", save(_contiguous(bundle.student)))
-    write_bytes_atomic(folder / "codec.safetensors", save(_contiguous(bundle.codec)))
+    write_bytes_atomic(folder / "student.safetensors", save(_contiguous(bundle.student, half)))
+    write_bytes_atomic(folder / "codec.safetensors", save(_contiguous(bundle.codec, half)))
     config = {
         "format": _FORMAT,
         "kind": "causal-video-transformer",
@@ -104,7 +104,7 @@ def bundle_folder(name: str) -> Path:
         assets = Path(__file__).parent.parent / "assets"
         folder = assets / name.removeprefix(BUILTIN)
         if not folder.is_dir():
-            known = ", ".join(sorted(BUILTIN + path.name for path in assets.iterdir() if path.is_dir()))
+            known = ", ".join(sorted(BUILTIN + path.parent.name for path in assets.glob("*/config.json")))
             raise CheckpointError(f"there is no built-in student {name!r}; choose one of {known}")
         return folder
     folder = Path(name)
@@ -143,8 +143,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
     module.load_state_dict({key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()})
 
 
-def _contiguous(module: nn.Module) -> dict[str, Tensor]:
-    return {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+def _contiguous(module: nn.Module, half: bool) -> dict[str, Tensor]:
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+    return {key: t.half() if half and t.is_floating_point() else t for key, t in tensors.items()}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

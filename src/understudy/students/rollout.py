@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from understudy import flow
+from understudy.errors import ConfigError
 from understudy.students.base import Student
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
@@ -32,6 +33,8 @@ class SeededNoise:
     def __call__(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
         """Return noise of ``shape`` [B, b, C, h, w] for this block and step."""
         generators = self._prefix if block < self._prefix_blocks else self._own
+        if len(generators) != shape[0]:
+            raise ConfigError(f"a batch of {shape[0]} needs as many seeds, got {len(generators)}")
         return torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
 
 
@@ -75,6 +78,11 @@ def rollout(
     while frames is None or index * size < frames:
         if previous is not None:  # committing late spares the pass after a finite clip's last block
             cache = student.commit(previous, text, cache)
+        if start is not None and (index + 1) * size > start.latents.shape[1]:
+            raise ConfigError(
+                f"a start of {start.latents.shape[1]} latent frames ends before frame {(index + 1) * size} of the "
+                "rollout: give whole blocks, as many as are drawn"
+            )
         eps = noise(index, 0, shape).to(student.device)
         x0 = torch.zeros_like(eps) if start is None else start.latents[:, index * size : (index + 1) * size]
         for step, level in enumerate(levels):

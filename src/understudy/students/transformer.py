@@ -111,7 +111,7 @@ class CausalVideoTransformer(nn.Module):
         self.patch_out = nn.Linear(dim, patch_dim)
         nn.init.zeros_(self.patch_out.weight)
         nn.init.zeros_(self.out_modulation.weight)
-        self._masks: dict[tuple[int, int, int], Tensor] = {}
+        self._masks: dict[tuple[int, int], Tensor] = {}
 
     @property
     def block_frames(self) -> int:
@@ -165,20 +165,33 @@ class CausalVideoTransformer(nn.Module):
 
         Equals, block by block, what ``velocity`` gives with a cache of the clean past (to float tolerance).
         """
-        f, window = clean.shape[1], self.spec.window
-        self._check_length(f, f)
-        if window and f > window and self.spec.sink:
+        f = clean.shape[1]
+        if clean.shape != noisy.shape or tuple(clean.shape[2:]) != self.latent_shape or f % self.block_frames:
             raise ConfigError(
-                f"teacher forcing with a sink needs clips of at most window = {window} latent frames, got {f}"
+                f"clips for this student are [B, F, {', '.join(map(str, self.latent_shape))}] with F a multiple of "
+                f"{self.block_frames}, got {list(clean.shape)} clean and {list(noisy.shape)} noisy"
             )
+        self._check_length(f, f)
+        if 0 < self.spec.window < f:  # places in a rolled window differ from block to block: no one pass has them all
+            return self._in_turn(clean, noisy, levels, text)
         x = torch.cat([self._embed(clean), self._embed(noisy)], dim=1)
         level = torch.cat([torch.zeros_like(levels), levels], dim=1)
         condition, modulation = self._condition(level, text)
         phases = self._phases(torch.arange(f, device=x.device).repeat(2))
-        mask = self._mask(f, window).to(x.device)
+        mask = self._mask(f).to(x.device)
         for layer in self.layers:
             x, _, _ = layer(x, modulation, self.frame_tokens, text.tokens, phases, None, mask)
         return self._head(x[:, f * self.frame_tokens :], noisy, levels, condition[:, f:])
+
+    def _in_turn(self, clean: Tensor, noisy: Tensor, levels: Tensor, text: Text) -> Tensor:
+        """Return what ``teacher_forced`` does, one block after the other through the rolling cache, with gradients."""
+        cache, parts = self.empty_cache(), []
+        size = self.block_frames
+        for low in range(0, clean.shape[1], size):
+            if low:
+                cache = self.commit(clean[:, low - size : low], text, cache)
+            parts.append(self.velocity(noisy[:, low : low + size], levels[:, low : low + size], text, cache))
+        return torch.cat(parts, dim=1)
 
     def _block(
         self, noisy: Tensor, levels: Tensor, text: Text, cache: Cache
@@ -229,16 +242,12 @@ class CausalVideoTransformer(nn.Module):
         cos, sin = angle.cos(), angle.sin()
         return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
 
-    def _mask(self, frames: int, window: int) -> Tensor:
+    def _mask(self, frames: int) -> Tensor:
         """Return who sees whom [2 F n, S + 2 F n] for queries and keys [clean | noisy], text first (True = sees)."""
-        key = (frames, self.block_frames, window)
+        key = (frames, self.block_frames)
         if key not in self._masks:
-            frame = torch.arange(frames).repeat_interleave(self.frame_tokens)
-            block = frame // self.block_frames
+            block = torch.arange(frames).repeat_interleave(self.frame_tokens) // self.block_frames
             past = block[:, None] > block[None]
-            if window:
-                end = (block + 1) * self.block_frames
-                past &= frame[None] >= (end - window)[:, None]
             own = block[:, None] == block[None]
             none = torch.zeros_like(own)
             seen = torch.cat([torch.cat([past | own, none], 1), torch.cat([past, own], 1)])
@@ -253,7 +262,7 @@ class CausalVideoTransformer(nn.Module):
         return (kept[:, None] * self.frame_tokens + torch.arange(self.frame_tokens)).flatten().to(self.device)
 
     def _check(self, block: Tensor, cache: Cache) -> None:
-        if tuple(block.shape[2:]) != self.latent_shape or block.shape[1] % self.block_frames:
+        if tuple(block.shape[2:]) != self.latent_shape or block.shape[1] != self.block_frames:
             raise ConfigError(
                 f"a block of this student is [B, {self.block_frames}, {', '.join(map(str, self.latent_shape))}], "
                 f"got {list(block.shape)}"

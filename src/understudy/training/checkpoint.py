@@ -100,7 +100,10 @@ def verify_checkpoint(folder: Path) -> list[str]:
 
 
 def _tensors(state: TrainState) -> dict[str, Tensor]:
-    """Flatten the state; contiguous copies, since safetensors refuses shared memory."""
+    """Flatten the state: weights, moments, pools [R, T, 3, s, s], random states.
+
+    Contiguous copies, since safetensors refuses shared memory.
+    """
     flat: dict[str, Tensor] = {}
     for name, module in state.modules.items():
         flat |= {f"module.{name}.{key}": tensor for key, tensor in module.state_dict().items()}

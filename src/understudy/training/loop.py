@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from understudy.errors import UnderstudyError
+from understudy.files import write_text_atomic
 from understudy.students.transformer import CausalVideoTransformer
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint
 from understudy.training.state import StepReport, TrainState
@@ -142,7 +143,7 @@ def trim(path: Path, arm: str, step: int) -> None:
             continue
         if row.get("arm") != arm or "phase" not in row or row["step"] < step:
             kept.append(line)
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    write_text_atomic(path, "".join(line + "\n" for line in kept))
 
 
 def _finite(value: float) -> bool:

@@ -1,6 +1,5 @@
 import re
 from collections import Counter
-from itertools import product
 
 import pytest
 
@@ -160,14 +159,11 @@ class TestParse:
             parse("a small red ball")
         advice = str(caught.value).split("say one of: ")[1].split(", ")
         assert len(advice) == len(FAMILIES)
-        balls = ("a small red ball", "a small red ball and a small blue ball")
-        families = set()
-        for words, ball in product(advice, balls):
-            try:
-                families.add(parse(f"{ball} {words}").family)
-            except PromptRejected as rejection:
-                assert "ball(s)" in str(rejection)  # the other number of balls was meant
-        assert families == set(FAMILIES)
+        families = []
+        for words in advice:
+            balls = "a small red ball and a small blue ball" if "coll" in words else "a small red ball"
+            families.append(parse(f"{balls} {words}").family)
+        assert sorted(families) == sorted(FAMILIES)
 
     def test_quickly_is_fast(self) -> None:
         assert parse("a small red ball is thrown quickly to the left").speed == "fast"

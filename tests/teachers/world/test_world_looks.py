@@ -54,9 +54,7 @@ class TestBalls:
     @pytest.mark.parametrize("look", LOOKS)
     def test_colour_shows_at_the_centre(self, colour: str, look: str) -> None:
         at = picture(still((0.5, 0.5)), scene(colour), LOOKS[look])[pixel(0.5, 0.5)]
-        named = min(
-            PALETTE, key=lambda name: abs((hue(at) - hue(np.array(PALETTE[name]) * 255) + 0.5) % 1 - 0.5)
-        )
+        named = min(PALETTE, key=lambda name: abs((hue(at) - hue(np.array(PALETTE[name]) * 255) + 0.5) % 1 - 0.5))
         assert named == colour
         assert at.max() - at.min() > 60
 

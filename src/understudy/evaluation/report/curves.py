@@ -212,7 +212,7 @@ def _remark(
 def _axes() -> tuple[Figure, Axes]:
     picture = Figure(figsize=(4.1, 2.2))
     FigureCanvasSVG(picture)
-    axes = picture.add_axes((0.12, 0.11, 0.86, 0.83))
+    axes = picture.add_axes((0.125, 0.11, 0.855, 0.81))
     picture.patch.set_alpha(0)
     axes.patch.set_alpha(0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -222,6 +222,8 @@ def _axes() -> tuple[Figure, Axes]:
     axes.grid(axis="y", color=_FAINT, lw=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    axes.yaxis.get_offset_text().set(color=_INK, size=8.5)
     axes.set_axisbelow(True)
     return picture, axes
 

@@ -104,12 +104,13 @@ def _section(key: str, title: str, content: Html | None) -> tuple[str, str, Html
 
 
 def _headline(record: Record, name: str) -> Html:
-    title = el("h1", f"{name}: {arm_name(record.main)} run report")
     if record.summary is None:
+        title = el("h1", f"{name}: run report")
         steps = max((arm.steps for arm in record.arms.values()), default=0)
         so_far = f"It logged {steps} steps so far" if steps else "It logged no steps so far"
         text = f"{_upper(record.problem)}. {so_far}; results come when it is done."
         return join(title, el("p", "This run has not finished.", class_="lead"), el("p", text, class_="banner"))
+    title = el("h1", f"{name}: {arm_name(record.main)} run report")
     found = verdict(record, record.summary)
     lines = [el("p", line, class_="change") for line in found.changes]
     lines += [el("p", line) for line in found.context]
@@ -241,13 +242,15 @@ def _gauges(record: Record) -> Html:
     summary = record.summary
     parts: list[Html] = []
     warnings = summary.warnings if summary else []
+    if set(warnings) >= set(record.notes) and record.notes:  # all that was said: then nothing stands out
+        warnings = [text for text in warnings if text not in record.notes]
     if warnings:
         parts += [el("h3", "Warnings"), *(el("p", _upper(text), class_="banner") for text in warnings)]
     notes = [note for note in record.notes if note not in warnings]
-    said = _last_gauges(record)
+    said = [] if record.notes else _last_gauges(record)
     if said or notes:
         more = [el("li", f"… and {len(notes) - _NOTES} more in metrics.jsonl")] if len(notes) > _NOTES else []
-        items = [el("li", text) for text in [*said, *notes[:_NOTES]]]
+        items = [el("li", _told(text, record)) for text in [*said, *notes[:_NOTES]]]
         parts += [el("h3", "Notes"), el("ul", *items, *more)]
     if summary and summary.probe:
         parts.append(_probe(summary.probe))
@@ -261,6 +264,12 @@ def _gauges(record: Record) -> Html:
             )
         )
     return join(*parts) if parts else el("p", "Nothing: no warnings, no notes, no probe.")
+
+
+def _told(note: str, record: Record) -> str:
+    """Return a note with the arm that it starts with, if any, called as elsewhere on the page."""
+    arm, colon, rest = note.partition(":")
+    return f"{arm_name(arm)}{colon}{rest}" if arm in record.arms else note
 
 
 def _last_gauges(record: Record) -> list[str]:
@@ -312,8 +321,10 @@ def _facts(record: Record) -> Html:
             "hardware": "Hardware",
             "version": "Understudy",
         }
-        pairs = [(title, summary.facts[key]) for key, title in names.items() if key in summary.facts]
-        pairs += [(f"Time, {_stage(stage)}", _duration(value)) for stage, value in summary.seconds.items()]
+        facts = summary.facts | {"objective": arm_name(record.main)}
+        pairs = [(title, facts[key]) for key, title in names.items() if key in facts]
+        stages = sorted(summary.seconds.items(), key=lambda item: item[0] != "total")
+        pairs += [(f"Time, {_stage(stage)}", _duration(value)) for stage, value in stages]
         parts.append(el("dl", *(join(el("dt", term), el("dd", value)) for term, value in pairs), class_="facts"))
     if record.config is None:
         parts.append(el("p", "There is no config.yaml."))

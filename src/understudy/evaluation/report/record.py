@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from understudy.errors import UnderstudyError
+from understudy.evaluation.report.labels import label
 
 _NOT_CURVES: Final = {"step", "phase", "arm", "event"}
 
@@ -96,8 +97,9 @@ def read_record(folder: Path) -> Record:
     summary, problem = _summary(stored)
     arms = _arms(rows)
     main = summary.facts.get("objective", "") if summary else ""
-    if not main:
-        main = "afd" if "afd" in arms or not arms else next(iter(arms))
+    if not main:  # unfinished: a run trains its own arm last
+        trained = [name for name, arm in arms.items() if arm.steps]
+        main = "afd" if "afd" in trained or not trained else trained[-1]
     notes = list(dict.fromkeys(_note(row) for row in rows if row.get("event") == "note"))
     return Record(folder, main, arms, [note for note in notes if note], summary, problem, config, skipped)
 
@@ -228,8 +230,12 @@ def _summary(text: str | None) -> tuple[Summary | None, str]:
 
 
 def _floor(value: dict[str, object]) -> Readings:
-    """Return the teacher's own readings; the floor of the random-feature distance has a name of its own."""
-    floor = readings(value.get("teacher_floor"))
+    """Return the teacher's own readings; the floor of the random-feature distance has a name of its own.
+
+    Without its appearance: that is judged against the student's look, which a teacher need not have.
+    """
+    found = readings(value.get("teacher_floor"))
+    floor = {name: one for name, one in found.items() if label(name).group != "appearance"}
     for place in (floor, readings(value.get("end")), readings(value.get("start"))):
         if "rfd_floor" in place:
             floor["rfd"] = place["rfd_floor"]

@@ -11,7 +11,8 @@ from understudy.evaluation.report.verdict import Outcome, compare, figure, perce
 _WIDE, _LINE, _EDGE = 144, 11, 6  # px of the interval pictures
 _INTRODUCTION = (
     "Mean over held-out clips, its 95\u202f% interval below. ✓ better and ✗ worse than the start, where the intervals "
-    "are apart; no mark: no clear change. The teacher’s own clips, measured alike, show how far one can go."
+    "are apart; no mark: no clear change. The teacher’s own clips, measured alike, show how far motion can go; their "
+    "look may be another one and is left out."
 )
 
 

@@ -21,7 +21,7 @@ DIRECTIONS: Final = ("left", "right")
 MATERIALS: Final = ("rubber", "steel", "clay")
 PLACES: Final = ("moon", "earth", "jupiter")
 
-_SYNONYMS: Final = {"little": "small", "tiny": "small", "big": "large", "huge": "large"}
+_SYNONYMS: Final = {"little": "small", "tiny": "small", "big": "large", "huge": "large", "quickly": "fast"}
 
 _TEMPLATES: Final[dict[str, tuple[str, ...]]] = {
     "drop": (
@@ -96,7 +96,6 @@ _GLUE: Final = frozenset(
         "hangs",
         "from",
         "ball",
-        "quickly",
         "with",
         "it",
     ]
@@ -148,7 +147,8 @@ def parse(text: str) -> Scene:
     if len(families) != 1:
         what = "no action" if not families else f"several actions ({', '.join(families)})"
         raise PromptRejected(
-            f"prompt rejected: {what} in {text!r}; say one of: drop, throw, bounce, collide, roll, swing"
+            f"prompt rejected: {what} in {text!r}; say one of: "
+            "is dropped, is thrown, bounces, collide, rolls down a ramp, swings on a rope"
         )
     expected = 2 if families[0] == "collision" else 1
     if len(found) != expected:
@@ -163,7 +163,7 @@ def parse(text: str) -> Scene:
         balls=balls,
         direction=_only(words, DIRECTIONS, "direction", text),
         speed=_SPEED_WORDS.get(_only(words, tuple(_SPEED_WORDS), "speed", text) or ""),
-        material=next((material for _, _, material in found if material), None),
+        material=_only([material for _, _, material in found], MATERIALS, "material", text),
         place=_only(words, PLACES, "place", text),
     )
 

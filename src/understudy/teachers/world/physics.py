@@ -132,8 +132,8 @@ def _start(scene: Scene, radii: NDArray[np.float64], u: NDArray[np.float64]) -> 
         normal = np.array([-along[1], along[0]]) / np.linalg.norm(along) * sign
         spot = ends[0] + along * _between(u[1], 0.12, 0.4) + normal * (r + 0.002)
         return _Start(spot[None], (along / np.linalg.norm(along) * _between(u[2], 0.0, 0.3))[None], ramp=ends)
-    pivot = np.array([_between(u[0], 0.42, 0.58), 0.98])  # the widest swing of the longest rope stays off the walls
-    angle, length = _between(u[1], -0.6, 0.6), _between(u[2], 0.35, 0.5)
+    pivot = np.array([_between(u[0], 0.45, 0.55), 0.98])  # the widest swing of the longest rope stays off the walls
+    angle, length = _between(u[1], -0.7, 0.7), _between(u[2], 0.35, 0.5)
     spot = pivot + length * np.array([np.sin(angle), -np.cos(angle)])
     return _Start(spot[None], np.zeros((1, 2)), pivot=pivot)
 
