@@ -96,13 +96,13 @@ class StudentConfig(Section):
 class DiscriminatorConfig(Section):
     """The prompt-paired whole-clip discriminator."""
 
-    size: int = Field(24, ge=8)
+    size: int = Field(16, ge=8)
     """Side in pixels of the frames it looks at."""
     width: int = Field(96, ge=8)
     """Features per frame."""
     noise: float = Field(0.4, ge=0)
     """Instance noise on frames in [-1, 1]."""
-    skip_frames: int = Field(0, ge=0)
+    skip_frames: int = Field(2, ge=0)
     """First pixel frames it cannot see."""
     rerender: float | None = Field(0.5, gt=0, lt=1)
     """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
@@ -112,7 +112,9 @@ class DiscriminatorConfig(Section):
     """Weight of the R1 and R2 finite-difference penalties."""
     sigma: float = Field(0.1, gt=0)
     """Step of the finite differences."""
-    warmup: int = Field(150, ge=0)
+    ceiling: float = Field(0.8, gt=0.5, le=1)
+    """It rests while it ranks more than this share of pairs rightly: past that it ranks trifles. 1: never rests."""
+    warmup: int = Field(60, ge=0)
     """Steps on a fixed pool of start rollouts before the student moves."""
     pool: int = Field(480, ge=1)
     """Rollouts in that pool."""

@@ -69,22 +69,22 @@ def sealed_folder(config: RunConfig) -> Path:
 
 
 def _world_scenes(prompts: WorldPromptsConfig) -> tuple[list[grammar.Scene], list[grammar.Scene]]:
-    """Split the scenes into training and held-out ones by a fixed permutation, so that no run can choose its test."""
-    scenes = list(
-        grammar.scenes(
-            prompts.families,
-            prompts.colours,
-            prompts.sizes,
-            materials=prompts.materials or (None,),
-            places=prompts.places or (None,),
-        )
-    )
-    order = np.random.default_rng(0).permutation(len(scenes))
-    count = max(1, round(prompts.held_out * len(scenes)))
-    if count >= len(scenes):
-        raise ConfigError(f"prompts leave {len(scenes)} scene(s), too few to hold any out: add colours or families")
-    held = set(order[:count].tolist())
-    return [s for i, s in enumerate(scenes) if i not in held], [s for i, s in enumerate(scenes) if i in held]
+    """Split every family's scenes into training and held-out ones by a fixed draw: no run can choose its test."""
+    rng = np.random.default_rng(0)
+    training: list[grammar.Scene] = []
+    held_out: list[grammar.Scene] = []
+    for family in prompts.families:
+        places, materials = prompts.places or (None,), prompts.materials or (None,)
+        scenes = list(grammar.scenes((family,), prompts.colours, prompts.sizes, materials=materials, places=places))
+        count = max(1, round(prompts.held_out * len(scenes)))
+        if count >= len(scenes):
+            raise ConfigError(
+                f"prompts leave {len(scenes)} scene(s) of {family!r}, too few to hold any out: add colours or sizes"
+            )
+        held = set(rng.permutation(len(scenes))[:count].tolist())
+        training += [scene for i, scene in enumerate(scenes) if i not in held]
+        held_out += [scene for i, scene in enumerate(scenes) if i in held]
+    return training, held_out
 
 
 def training_prompts(config: RunConfig) -> list[str]:

@@ -37,8 +37,9 @@ def test_lawful_tracks_cost_nothing_and_poor_ones_much(family: str) -> None:
     lawful = [law_error(seen_as(positions_of(scene, LAW, u)), scene, LAW, 12).error for u in points]
     poor = [law_error(seen_as(positions_of(scene, poor_law(rng), u)), scene, LAW, 12).error for u in points]
     assert max(lawful) < 0.15
-    least = {"pendulum": 0.4, "ramp": 0.8, "collision": 0.8}  # another gravity only changes a pendulum's period
-        assert np.mean(poor) > least.get(family, 3.0)
+    # another gravity only changes a pendulum's period
+    least = {"pendulum": 0.4, "ramp": 0.8, "collision": 0.8}
+    assert np.mean(poor) > least.get(family, 3.0)
 
 
 @settings(max_examples=15, deadline=None)

@@ -332,8 +332,9 @@ def accelerations(points: _Array) -> _Array:
 def energy_distance(first: _Array, second: _Array) -> float:
     """Return 2 E|x-y| - E|x-x'| - E|y-y'| of tracks [K, T, N, 2] and [M, T, N, 2] in their unit.
 
-    |.| is the RMS over frames and balls. Means within a side leave out a track's distance to itself, so the
-    estimate is unbiased (and may be negative); NaN when a side has a single track.
+    Of a track only the motion counts: its displacement from where it begins. Where a clip begins is what prompts leave
+    most open, and its spread would drown the rest. |.| is the RMS over frames and balls. Means within a side leave
+    out a track's distance to itself, so the estimate is unbiased (and may be negative); NaN when a side has one track.
     """
 
     def distances(a: _Array, b: _Array) -> _Array:
@@ -344,6 +345,7 @@ def energy_distance(first: _Array, second: _Array) -> float:
     def within(a: _Array) -> float:
         return float(distances(a, a).sum() / (len(a) * (len(a) - 1))) if len(a) > 1 else math.nan
 
+    first, second = first - first[:, :1], second - second[:, :1]
     return float(2 * distances(first, second).mean() - within(first) - within(second))
 
 

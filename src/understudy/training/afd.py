@@ -112,7 +112,7 @@ class AFD:
         if self.config.reward == "discriminator":
             for _ in range(self.judge.steps):
                 values = self._discriminate(state, network, own.frames, own.prompts, own.index, self.judge.lr)
-            scores = self._scores(network, own, state.generator).unflatten(0, (-1, self.config.group))
+            scores = self._scores(network, own).unflatten(0, (-1, self.config.group))
         else:
             scores = torch.randn(self.train.prompts, self.config.group, generator=state.generator)
         advantages = objective.advantage(scores, self.config.scope)
@@ -194,10 +194,15 @@ class AFD:
         both = both + judge.noise * _noise(both, generator)
         text = network.encode_text(prompts).repeat(2, 1)
         scores = network.logits(both, text)
+        d_real, d_fake = scores.detach().chunk(2)
+        health = gauges.health(d_real, d_fake, d_fake[None])
+        paired = objective.paired_loss(*scores.chunk(2)).mean()
+        values = {"d_loss": paired.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
+        running = 0.8 * state.tensors.get("accuracy", torch.tensor(0.5)) + 0.2 * health.accuracy
+        state.tensors["accuracy"] = running
+        if float(running) > judge.ceiling:
+            return {**values, "d_rested": 1.0}
         nudged = network.logits(both + judge.sigma * _noise(both, generator), text)
-        d_real, d_fake = scores.chunk(2)
-        paired = objective.paired_loss(d_real, d_fake).mean()
-        # the penalty is on the slope per unit of perturbation length, so it does not grow with the clip's size
         penalty = objective.gradient_penalty(scores, nudged, judge.sigma).mean()
         optimiser = state.optimisers["discriminator"]
         for group in optimiser.param_groups:
@@ -205,20 +210,12 @@ class AFD:
         optimiser.zero_grad(set_to_none=True)
         (paired + judge.penalty * penalty).backward()
         optimiser.step()
-        health = gauges.health(d_real.detach(), d_fake.detach(), d_fake.detach()[None])
-        return {
-            "d_loss": paired.item(),
-            "d_penalty": penalty.item(),
-            "pair_accuracy": health.accuracy,
-            "margin": health.margin,
-        }
+        return {**values, "d_rested": 0.0, "d_penalty": penalty.item()}
 
     @torch.no_grad()
-    def _scores(self, network: ClipCnn, own: Rollouts, generator: torch.Generator) -> Tensor:
-        """Return the reward [B]: the mean of two noisy verdicts."""
-        text = network.encode_text(own.prompts)
-        noisy = [network.logits(own.frames + self.judge.noise * _noise(own.frames, generator), text) for _ in range(2)]
-        return (noisy[0] + noisy[1]) / 2
+    def _scores(self, network: ClipCnn, own: Rollouts) -> Tensor:
+        """Return the reward [B]: the verdict without instance noise, which would only blur the ranking."""
+        return network.logits(own.frames, network.encode_text(own.prompts))
 
     def _gauges(self, scores: Tensor, weights: Tensor, own: Rollouts) -> dict[str, float]:
         shape = scores.shape
