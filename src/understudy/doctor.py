@@ -315,9 +315,6 @@ def _hints(config: RunConfig) -> Iterable[Hint]:
 def _fit(config: RunConfig, bundle: Bundle) -> Iterable[Hint]:
     """Yield what does not fit between the recipe and its start student."""
     spec, form, judge = bundle.student.spec, bundle.form, config.discriminator
-    levels = bundle.levels
-    if not levels or levels[0] != 1 or any(a <= b for a, b in zip(levels, (*levels[1:], 0.0), strict=True)):
-        yield False, "student.levels", f"{list(levels)} must fall from 1 and stay above 0"
     if spec.window and spec.window < spec.sink + 2 * spec.block_frames:
         yield (
             None,

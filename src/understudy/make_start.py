@@ -61,7 +61,8 @@ class StartConfig(Section):
     families: tuple[str, ...] = ("drop", "throw", "bounce")
     colours: tuple[str, ...] = ("red", "yellow", "green", "blue")
     codec: tuple[CodecStage, ...] = Field(min_length=1)
-    pretrain_steps: int = Field(gt=0)
+    pretrain_steps: tuple[int, ...] = Field(min_length=1)
+    """Steps of each pass; a pass starts from the average of the one before."""
     pretrain_batch: int = Field(64, gt=0)
     pretrain_lr: float = 2e-3
     matrix_lr: float = 4e-3
@@ -108,8 +109,10 @@ def make(config: StartConfig) -> None:
         max_frames=config.frames // 2,
         vocabulary=vocabulary(),
     )
-    stage = Stage(config.pretrain_steps, config.pretrain_batch, config.pretrain_lr, config.matrix_lr)
-    base = pretrain(CausalVideoTransformer(spec), latents, prompts, stage, config.seed, report)
+    base = CausalVideoTransformer(spec)
+    for index, steps in enumerate(config.pretrain_steps):
+        stage = Stage(steps, config.pretrain_batch, config.pretrain_lr, config.matrix_lr)
+        base = pretrain(base.requires_grad_(True), latents, prompts, stage, config.seed + index, report)
     form = ClipForm(config.size, config.size, config.fps, config.frames)
     base_bundle = Bundle(base.eval(), codec, (1.0, 0.75, 0.5, 0.25), form, "recipes/start.yaml: base, not distilled")
     save_bundle(base_bundle, config.out / "base")

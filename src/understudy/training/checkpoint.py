@@ -100,7 +100,7 @@ def verify_checkpoint(folder: Path) -> list[str]:
 
 
 def _tensors(state: TrainState) -> dict[str, Tensor]:
-    """Flatten the state: weights, moments, pools [R, T, 3, s, s], random states.
+    """Flatten the state: weights, moments, pools [N, T, 3, s, s], random states.
 
     Contiguous copies, since safetensors refuses shared memory.
     """

@@ -18,7 +18,7 @@ class TrainState:
         modules: "student" (trained), "ema" (the one that is evaluated and shipped), and what the objective adds: "old",
             "prior", "discriminator".
         optimisers: by the name of the module they train.
-        tensors: replay pools, such as frames [R, T, 3, s, s] of R stored rollouts.
+        tensors: replay pools, such as frames [N, T, 3, s, s] of N stored rollouts.
         generator: the one source of randomness of training.
     """
 
