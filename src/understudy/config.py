@@ -96,7 +96,7 @@ class StudentConfig(Section):
 class DiscriminatorConfig(Section):
     """The prompt-paired whole-clip discriminator."""
 
-    size: int = Field(16, ge=8)
+    size: int = Field(24, ge=8)
     """Side in pixels of the frames it looks at."""
     width: int = Field(96, ge=8)
     """Features per frame."""
@@ -106,13 +106,15 @@ class DiscriminatorConfig(Section):
     """First pixel frames it cannot see."""
     rerender: float | None = Field(0.5, gt=0, lt=1)
     """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
+    rerender_own: bool = True
+    """Draw the student's rollouts again in the same way before they are scored, so that both sides carry its traces."""
     lr: float = Field(5e-4, ge=0)
     """AdamW learning rate; 0 freezes it after warm-up."""
-    penalty: float = Field(10.0, ge=0)
+    penalty: float = Field(3.0, ge=0)
     """Weight of the R1 and R2 finite-difference penalties."""
     sigma: float = Field(0.1, gt=0)
     """Step of the finite differences."""
-    ceiling: float = Field(0.8, gt=0.5, le=1)
+    ceiling: float = Field(0.95, gt=0.5, le=1)
     """It rests while it ranks more than this share of pairs rightly: past that it ranks trifles. 1: never rests."""
     warmup: int = Field(60, ge=0)
     """Steps on a fixed pool of start rollouts before the student moves."""
@@ -146,6 +148,8 @@ class AFDConfig(Section):
     """Space of the loss."""
     shared_blocks: int = Field(1, ge=0)
     """First blocks whose noise a group shares; they are left out of the loss."""
+    shared_share: float = Field(1.0, ge=0, le=1)
+    """Share of the updates whose groups share their first blocks; in the others every block is drawn and trained."""
     old_decay: float = Field(0.5, ge=0, lt=1)
     """Largest decay of the old policy; it rises from 0 by 0.02 per update."""
 

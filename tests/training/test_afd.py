@@ -68,14 +68,15 @@ def test_lr_zero_freezes_the_discriminator_after_warm_up(build) -> None:
     assert torch.equal(weights(state.modules["discriminator"]), before)
 
 
-def test_micro_batches_give_the_same_update(build) -> None:
-    updated = []
+def test_micro_batches_give_the_same_gradient(build) -> None:
+    gradients = []
     for accumulate in (1, 4):
         train = TrainConfig(steps=5, prompts=2, warmup=1, accumulate=accumulate)
         objective, state, _ = ready(build, steps=3, train=train)
         objective.step(state)
-        updated.append(weights(state.modules["student"]))
-    assert torch.allclose(updated[0], updated[1], atol=2e-6)
+        gradients.append(torch.cat([p.grad.flatten() for p in state.modules["student"].parameters()]))
+    # Adam's first step is the gradient's sign, so weights would magnify rounding
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-6 * float(gradients[0].abs().max()) + 1e-7, rtol=1e-3)
 
 
 def test_random_reward_has_no_warm_up_and_never_asks_the_discriminator(build, monkeypatch) -> None:
@@ -87,7 +88,7 @@ def test_random_reward_has_no_warm_up_and_never_asks_the_discriminator(build, mo
 
 
 def test_groups_share_opening_level_and_noise(build, monkeypatch) -> None:
-    objective, state, _ = ready(build, steps=3)
+    objective, state, _ = ready(build, steps=3, objective=AFDConfig(group=4, shared_share=1.0))
     seen = {}
 
     def spy(x0, noise, levels):
@@ -104,6 +105,17 @@ def test_groups_share_opening_level_and_noise(build, monkeypatch) -> None:
     assert torch.equal(rollouts[:, :, 0], rollouts[:, :1, 0].expand_as(rollouts[:, :, 0]))  # the shared first block
     assert not torch.allclose(rollouts[:, 0, 1], rollouts[:, 1, 1])
     assert set(seen["levels"].flatten().tolist()) <= {1.0, 0.5}  # the sampler's own levels, nothing else
+
+
+def test_the_share_of_updates_that_share_is_spread_evenly(build) -> None:
+    def shared(share: float) -> list[int]:
+        objective, _ = build(objective=AFDConfig(group=4, shared_share=share, shared_blocks=1))
+        return [objective._shared_blocks(update) for update in range(8)]
+
+    assert shared(0.5) == [0, 1] * 4
+    assert sum(shared(0.25)) == 2
+    assert shared(1.0) == [1] * 8
+    assert shared(0.0) == [0] * 8
 
 
 def test_a_step_draws_from_the_states_generator_only(build) -> None:

@@ -59,6 +59,7 @@ class AFD:
         self.warmup = discriminator.warmup if config.reward == "discriminator" else 0
         self.steps = self.warmup + train.steps
         self._teacher_frames = torch.empty(0)
+        self._start: CausalVideoTransformer
 
     def initial_state(self, student: CausalVideoTransformer) -> TrainState:
         """Return the state before the first step."""
@@ -89,15 +90,12 @@ class AFD:
 
         Deterministic, so it is repeated on resume instead of being saved.
         """
-        latents = self.data.latents
-        if self.judge.rerender is not None:
-            below = [level for level in self.levels if level < self.judge.rerender]
-            latents = rerender(start, latents, self.data.row_prompts, [self.judge.rerender, *below], self.seed)
+        self._start = start
         network = _network(state)
-        clips = self._decode(latents)
-        self._teacher_frames = network.prepare(clips)
+        latents = self._redrawn(self.data.latents, self.data.row_prompts, self.seed)
+        self._teacher_frames = network.prepare(self._decode(latents))
         generator = torch.Generator().manual_seed(self.seed)
-        own = self._roll(start, network, generator, prompts=8, group=4)
+        own = self._roll(start, network, generator, prompts=8, group=4, shared=self._shared_blocks(0))
         rows = self.data.pick_rows(own.index, generator)
         return gauges.shortcut_probe((self._teacher_frames[rows] + 1) / 2, (own.frames + 1) / 2)
 
@@ -107,7 +105,8 @@ class AFD:
         if state.step < self.warmup:
             return self._warm_up(state, network, old)
         update = state.step - self.warmup
-        own = self._roll(old, network, state.generator, self.train.prompts, self.config.group)
+        shared = self._shared_blocks(update)
+        own = self._roll(old, network, state.generator, self.train.prompts, self.config.group, shared)
         values: dict[str, float] = {}
         if self.config.reward == "discriminator":
             for _ in range(self.judge.steps):
@@ -126,12 +125,17 @@ class AFD:
             self.train.warmup,
             self.train.decay,
         )
-        values |= student_update(state, self.train, self._loss(state, own, weights), len(weights))
+        values |= student_update(state, self.train, self._loss(state, own, weights, shared), len(weights))
         average_into(state.modules["ema"], state.modules["student"], min(self.train.ema, update / (update + 5)))
         average_into(old, state.modules["student"], min(self.config.old_decay, 0.02 * update))
         if self.config.prior_policy == "slow":
             average_into(state.modules["prior"], state.modules["ema"], 0.97)
         return StepReport(state.step, "update", values)
+
+    def _shared_blocks(self, update: int) -> int:
+        """Return how many first blocks the groups of this update share: spread evenly over the updates."""
+        share = self.config.shared_share
+        return self.config.shared_blocks if int((update + 1) * share) > int(update * share) or share == 1 else 0
 
     @torch.no_grad()
     def _roll(
@@ -141,19 +145,30 @@ class AFD:
         generator: torch.Generator,
         prompts: int,
         group: int,
+        shared: int,
     ) -> Rollouts:
         index = [p for p in self.data.pick_prompts(prompts, generator) for _ in range(group)]
         texts = [self.data.prompts[p] for p in index]
         seeds = torch.randint(2**62, (2, len(index)), generator=generator)
         opening = seeds[1].reshape(prompts, group)[:, :1].expand(-1, group).flatten()
-        noise = SeededNoise(seeds[0].tolist(), opening.tolist(), self.config.shared_blocks)
+        noise = SeededNoise(seeds[0].tolist(), opening.tolist(), shared)
         text = policy.encode_text(texts)
         latents = roll_clip(policy, text, len(index), self.levels, noise, self.data.latents.shape[1])
-        clips = self._decode(latents)
+        judged = latents
+        if self.judge.rerender_own:
+            judged = self._redrawn(latents, texts, int(torch.randint(2**62, (1,), generator=generator)))
+        clips = self._decode(judged)
         stats = gauges.statistics(clips[:, ::4])
         return Rollouts(
             texts, index, latents, network.prepare(clips), {k: stats[k] for k in ("brightness", "sharpness")}
         )
+
+    def _redrawn(self, latents: Tensor, prompts: list[str], seed: int) -> Tensor:
+        """Return clips [N, F, C, h, w] drawn again by the start student, as they are if the recipe asks for none."""
+        level = self.judge.rerender
+        if level is None:
+            return latents
+        return rerender(self._start, latents, prompts, [level, *(t for t in self.levels if t < level)], seed)
 
     def _decode(self, latents: Tensor, batch: int = 64) -> Tensor:
         """Decode [N, F, C, h, w] into clips [N, T, 3, H, W] clamped to [0, 1]."""
@@ -164,7 +179,7 @@ class AFD:
         group, prompts = self.config.group, self.train.prompts
         if "pool_frames" not in state.tensors:
             parts = [
-                self._roll(start, network, state.generator, prompts, group)
+                self._roll(start, network, state.generator, prompts, group, self._shared_blocks(0))
                 for _ in range(-(-self.judge.pool // (prompts * group)))
             ]
             state.tensors["pool_frames"] = torch.cat([part.frames for part in parts])
@@ -226,13 +241,13 @@ class AFD:
             **probes,
         }
 
-    def _loss(self, state: TrainState, own: Rollouts, weights: Tensor) -> Loss:
+    def _loss(self, state: TrainState, own: Rollouts, weights: Tensor, shared: int) -> Loss:
         """Return the loss of a slice of the batch; noise and levels are drawn here, so slices see one draw."""
         config, generator = self.config, state.generator
         b, f = own.latents.shape[:2]
         student, old, prior = (state.policy(name) for name in ("student", "old", "prior"))
         block = student.block_frames
-        groups = b // config.group if config.shared_blocks else b
+        groups = b // config.group if shared else b
         if config.levels == "sampler":
             levels = flow.draw_levels(self.levels, (groups, f // block), generator)
         else:
@@ -243,7 +258,7 @@ class AFD:
         noise = noise.repeat_interleave(repeat, 0).to(own.latents)
         noisy, target = objective.noised_state(own.latents, noise, levels)
         scale = objective.level_weight(levels, config.space)
-        scale[:, : config.shared_blocks * block] = 0
+        scale[:, : shared * block] = 0
 
         def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
             clean, x, t, texts = own.latents[rows], noisy[rows], levels[rows], own.prompts[rows]
