@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, fields
@@ -159,6 +160,7 @@ _EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: that of the process) and return the exit status."""
+    warnings.formatwarning = lambda message, *_: f"note: {message}\n"  # for a user, not with a line of our source
     try:
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told apart and handled
