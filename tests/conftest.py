@@ -1,9 +1,12 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from understudy.codecs.small import SmallCodec, SmallCodecSpec
+from understudy.students.bundle import Bundle, ClipForm, save_bundle
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 
 # One thread per process: test processes run side by side, and torch slows down badly on cores it has to share.
@@ -45,3 +48,17 @@ def make_student() -> Callable[..., CausalVideoTransformer]:
         return student
 
     return make
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    """A student of a few weights that draws 8 frames of 16x16 at 12 fps, in four blocks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        spec = TransformerSpec(
+            channels=4, height=2, width=2, dim=16, depth=1, heads=2, max_frames=4, vocabulary=("red", "ball")
+        )
+        codec = SmallCodec(SmallCodecSpec(channels=4, width=8)).eval()
+        student = CausalVideoTransformer(spec).eval()
+    save_bundle(Bundle(student, codec, (1.0, 0.5), ClipForm(16, 16, 12.0, 8), "test"), tmp_path / "start")
+    return tmp_path / "start"

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from understudy import __version__, cli, experiment
-from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.collection.collect import CollectReport
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError
 from understudy.recipes import load_recipe
-from understudy.students.bundle import Bundle, ClipForm, save_bundle
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 
 MINI = """
 name: mini
@@ -57,20 +53,6 @@ def understudy(capsys: pytest.CaptureFixture[str]) -> Run:
         return Said(status, caught.out, caught.err)
 
     return run
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Path:
-    """A student of a few weights that draws 8 frames of 16x16."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        spec = TransformerSpec(
-            channels=4, height=2, width=2, dim=16, depth=1, heads=2, max_frames=4, vocabulary=("red", "ball")
-        )
-        codec = SmallCodec(SmallCodecSpec(channels=4, width=8)).eval()
-        student = CausalVideoTransformer(spec).eval()
-    save_bundle(Bundle(student, codec, (1.0, 0.5), ClipForm(16, 16, 12.0, 8), "test"), tmp_path / "start")
-    return tmp_path / "start"
 
 
 @pytest.fixture

@@ -8,12 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from understudy import doctor, experiment
-from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.collection.store import ClipStore
 from understudy.doctor import Finding, diagnose
 from understudy.recipes import dump, load_recipe
-from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.students.bundle import load_bundle, save_bundle
 from understudy.training.checkpoint import save_checkpoint
 from understudy.training.state import TrainState
 
@@ -28,20 +26,6 @@ train: {{prompts: 2}}
 evaluation: {{prompts: 2}}
 discriminator: {{size: 16}}
 """
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Path:
-    """A student of a few weights that draws 8 frames of 16x16 at 12 fps, in four blocks."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        spec = TransformerSpec(
-            channels=4, height=2, width=2, dim=16, depth=1, heads=2, max_frames=4, vocabulary=("red", "ball")
-        )
-        codec = SmallCodec(SmallCodecSpec(channels=4, width=8)).eval()
-        student = CausalVideoTransformer(spec).eval()
-    save_bundle(Bundle(student, codec, (1.0, 0.5), ClipForm(16, 16, 12.0, 8), "test"), tmp_path / "start")
-    return tmp_path / "start"
 
 
 @pytest.fixture

@@ -56,6 +56,10 @@ def test_a_run_leaves_everything_it_promises(recipe: Path, tmp_path: Path) -> No
     before = (run / "summary.json").read_bytes()
     assert main(["train", str(recipe)]) == 0  # a finished run is not done again
     assert json.loads((run / "summary.json").read_bytes())["end"] == json.loads(before)["end"]
+    assert main(["evaluate", str(run)]) == 0
+    again = json.loads((run / "summary.json").read_bytes())
+    assert again["teacher_clips"] == summary["teacher_clips"] > 0
+    assert again["end"] == summary["end"]
     assert main(["report", str(run)]) == 0
     assert main(["generate", str(run), "a small red ball is dropped", "--out", str(tmp_path / "clips")]) == 0
     assert len(list((tmp_path / "clips").glob("*.mp4"))) == 1

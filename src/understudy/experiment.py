@@ -234,6 +234,7 @@ def run(config: RunConfig) -> Path:
         pairs = _collected(config, training_prompts(config), config.clips.per_prompt, config.clips.store)
         evaluator = _evaluator(config, bundle)
         data = teacher_clips(pairs, bundle.form, bundle.codec)
+        log.keep("clips", len(pairs))
     with log.timed("measuring the start student and the teacher", "evaluate"):
         log.once("start", lambda: evaluator.student("start", bundle.student))
         log.once("teacher", evaluator.teacher_floor)
@@ -247,7 +248,7 @@ def run(config: RunConfig) -> Path:
         save_bundle(replace(bundle, student=student, source=f"{name} of {config.name}, seed {config.seed}"), folder)
         with log.timed(f"measuring {name}", "evaluate"):
             log.once(name, lambda name=name, student=student: evaluator.student(name, student))  # type: ignore[misc]
-    _summarise(config, log, len(pairs))
+    _summarise(config, log)
     write_report(out)
     log.say(f"report: {out / 'report.html'}")
     return out
@@ -312,7 +313,7 @@ def _claim(config: RunConfig) -> None:
     write_text_atomic(path, dump(config))
 
 
-def _summarise(config: RunConfig, log: RunLog, clips: int) -> None:
+def _summarise(config: RunConfig, log: RunLog) -> None:
     """Write summary.json from what the log kept."""
     main = main_arm(config)
     named = ("start", "teacher", main)
@@ -335,7 +336,7 @@ def _summarise(config: RunConfig, log: RunLog, clips: int) -> None:
             "warnings": log.kept.get("warnings", []),
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {config.device}",
             "teacher": build_teacher(config).name,
-            "teacher_clips": clips,
+            "teacher_clips": log.kept.get("clips", 0),
         },
     )
 
@@ -359,7 +360,7 @@ def evaluate(run_folder: Path) -> dict[str, Any]:
         log.once(name, lambda name=name, student=student: evaluator.student(name, student))  # type: ignore[misc]
     log.results.pop("teacher", None)
     log.once("teacher", evaluator.teacher_floor)
-    _summarise(config, log, log.kept.get("clips", 0))
+    _summarise(config, log)
     summary: dict[str, Any] = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
     return summary
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from understudy import flow, objective
 from understudy.config import SFTConfig, TrainConfig
-from understudy.discriminators.canonical import rerender
+from understudy.discriminators.canonical import levels_below, rerender
 from understudy.errors import ConfigError
 from understudy.students.transformer import CausalVideoTransformer
 from understudy.training.data import TeacherClips
@@ -47,7 +47,7 @@ class SFT:
     def prepare(self, state: TrainState, start: CausalVideoTransformer) -> dict[str, float]:
         """Draw the clips again by the start student if the baseline asks for that; nothing to probe."""
         if self.config.rerender and self.rerender_level is not None:
-            levels = [self.rerender_level, *(t for t in self.levels if t < self.rerender_level)]
+            levels = levels_below(self.rerender_level, self.levels)
             self._latents = rerender(start, self.data.latents, self.data.row_prompts, levels, self.seed)
         return {}
 

@@ -30,6 +30,11 @@ def encode_clips(clips: Sequence[Clip], form: ClipForm, codec: Codec, batch: int
     return torch.cat(parts)
 
 
+def levels_below(level: float, sampler: Sequence[float]) -> tuple[float, ...]:
+    """Return ``level`` and the sampler's levels under it: those a re-rendering from ``level`` visits."""
+    return (level, *(t for t in sampler if t < level))
+
+
 @torch.no_grad()
 def rerender(
     student: Student,

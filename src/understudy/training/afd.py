@@ -14,7 +14,7 @@ from understudy import flow, objective
 from understudy.codecs.base import Codec
 from understudy.config import AFDConfig, DiscriminatorConfig, TrainConfig
 from understudy.discriminators import gauges
-from understudy.discriminators.canonical import rerender
+from understudy.discriminators.canonical import levels_below, rerender
 from understudy.discriminators.clip_cnn import ClipCnn, ClipCnnSpec
 from understudy.students.rollout import SeededNoise, roll_clip
 from understudy.students.transformer import CausalVideoTransformer
@@ -31,7 +31,7 @@ class Rollouts:
         prompts: B texts. index: B prompt indices.
         latents: clean latents [B, F, C, h, w].
         frames: decoded clips as the discriminator sees them [B, T, 3, s, s] in [-1, 1].
-        brightness, sharpness: [B], for the correlation probes.
+        probes: statistics [B] by name, for the correlation gauges.
     """
 
     prompts: list[str]
@@ -168,7 +168,7 @@ class AFD:
         level = self.judge.rerender
         if level is None:
             return latents
-        return rerender(self._start, latents, prompts, [level, *(t for t in self.levels if t < level)], seed)
+        return rerender(self._start, latents, prompts, levels_below(level, self.levels), seed)
 
     def _decode(self, latents: Tensor, batch: int = 64) -> Tensor:
         """Decode [N, F, C, h, w] into clips [N, T, 3, H, W] clamped to [0, 1]."""

@@ -1,6 +1,7 @@
 """The training loop, the same for every objective: it owns time, records, checkpoints and interruption; no maths."""
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -126,7 +127,9 @@ def stop_signals() -> Iterator[list[int]]:
 
 def record(path: Path, line: dict[str, Any]) -> None:
     """Append one JSON line; figures that are not finite become null."""
-    clean = {key: None if isinstance(value, float) and not _finite(value) else value for key, value in line.items()}
+    clean = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()
+    }
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(clean) + "\n")
 
@@ -144,7 +147,3 @@ def trim(path: Path, arm: str, step: int) -> None:
         if row.get("arm") != arm or "phase" not in row or row["step"] < step:
             kept.append(line)
     write_text_atomic(path, "".join(line + "\n" for line in kept))
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")

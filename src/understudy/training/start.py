@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from understudy import flow
 from understudy.codecs.small import SmallCodec
 from understudy.students.transformer import CausalVideoTransformer
+from understudy.training.state import average_into
 
 Report = Callable[[str, int, int, float], None]
 """(stage, step, steps, loss)."""
@@ -99,7 +100,7 @@ def pretrain(
         v = model.teacher_forced(clean, noisy, levels, model.encode_text([prompts[i] for i in rows]))
         loss = F.mse_loss(v, flow.velocity_target(clean, noise))
         _update(optimisers, loss, student)
-        _average(average, student, min(0.995, step / (step + 20)))
+        average_into(average, student, min(0.995, step / (step + 20)))
         report("pretrain", step, stage.steps, loss.item())
     return average
 
@@ -174,7 +175,7 @@ def distil(
         v = student.teacher_forced(latents[rows], noisy, t, student.encode_text([prompts[i] for i in rows]))
         loss = F.mse_loss(flow.x0_from_velocity(noisy, v, t), ends[rows])
         _update(optimiser, loss, student)
-        _average(average, student, min(0.98, step / (step + 5)))
+        average_into(average, student, min(0.98, step / (step + 5)))
         report("distil", step, stage.steps, loss.item())
     return average
 
@@ -205,9 +206,3 @@ def _update(
     nn.utils.clip_grad_norm_(module.parameters(), 1.0)
     for optimiser in optimisers:
         optimiser.step()
-
-
-@torch.no_grad()
-def _average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    for slow, fast in zip(average.parameters(), module.parameters(), strict=True):
-        slow.lerp_(fast, 1 - decay)

@@ -1,5 +1,6 @@
 """One optimiser update of the student, whatever the objective."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -33,14 +34,10 @@ def student_update(state: TrainState, train: TrainConfig, loss: Loss, batch: int
         for name, value in figures.items():
             values[name] = values.get(name, 0.0) + share * value
     norm = nn.utils.clip_grad_norm_(student.parameters(), train.clip).item()
-    if not all(map(_finite, (norm, *values.values()))):
+    if not all(map(math.isfinite, (norm, *values.values()))):
         raise TrainingError(
             f"training stopped at step {state.step}: loss {values.get('loss')} and gradient norm {norm} are not finite. "
             "Lower train.lr, or look for damaged clips with `understudy doctor`; the last checkpoint is intact"
         )
     optimiser.step()
     return {**values, "grad_norm": norm}
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
