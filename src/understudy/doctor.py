@@ -20,7 +20,7 @@ from understudy import experiment
 from understudy.clips import Clip, decode_mp4, encode_mp4, read_mp4
 from understudy.collection.collect import plan_jobs
 from understudy.collection.store import ClipRecord, ClipStore, record_key
-from understudy.config import AFDConfig, RunConfig
+from understudy.config import AFDConfig, RunConfig, SFTConfig
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.recipes import load_recipe
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
@@ -323,10 +323,10 @@ def _fit(config: RunConfig, bundle: Bundle) -> Iterable[Hint]:
             "does not see the one before it",
         )
     blocks = form.frames // bundle.codec.frames_per_latent // spec.block_frames
-    if isinstance(config.objective, AFDConfig):
-        unused = config.objective.shared_blocks
-    else:
+    if isinstance(config.objective, SFTConfig):
         unused = config.objective.masked_blocks
+    else:
+        unused = config.objective.shared_blocks
     if unused >= blocks:
         yield False, f"objective ({config.objective.kind})", f"{unused} of {blocks} blocks are left out: none remains"
     if judge.skip_frames >= form.frames:

@@ -404,7 +404,7 @@ def describe(config: RunConfig) -> list[str]:
     spec = bundle.student.spec
     training, held_out = training_prompts(config), held_out_prompts(config)
     parameters = sum(p.numel() for p in bundle.student.parameters())
-    batch = config.train.prompts * (config.objective.group if isinstance(config.objective, AFDConfig) else 8)
+    batch = config.train.prompts * config.objective.group
     tokens = bundle.form.frames // bundle.codec.frames_per_latent * bundle.student.frame_tokens
     jobs = len(training) * config.clips.per_prompt
     per_held_out = config.evaluation.reference + config.evaluation.floor

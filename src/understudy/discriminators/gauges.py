@@ -35,6 +35,20 @@ def regime(accuracy: float, low: float = 0.6, high: float = 0.995) -> str:
     return "saturated" if accuracy > high else "informative"
 
 
+def controlled_rate(
+    rate: float, accuracy: float, band: tuple[float, float], limits: tuple[float, float], factor: float = 1.2
+) -> float:
+    """Return the discriminator's next learning rate: up while its pair accuracy is below ``band``, down above.
+
+    Never outside ``limits``; the factor is applied once per discriminator step.
+    """
+    if accuracy < band[0]:
+        rate *= factor
+    elif accuracy > band[1]:
+        rate /= factor
+    return min(max(rate, limits[0]), limits[1])
+
+
 def correlation(scores: Tensor, statistic: Tensor) -> float:
     """Return the mean within-group correlation of scores [P, K] with a statistic [P, K], in [-1, 1].
 

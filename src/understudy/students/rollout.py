@@ -17,6 +17,8 @@ from understudy.students.base import Student
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 """(block index, step index, shape [B, b, C, h, w]) -> standard normal noise."""
+OnState = Callable[[int, int, Tensor], None]
+"""(block index, step index, state x_t [B, b, C, h, w]): told what the sampler visits."""
 
 
 class SeededNoise:
@@ -58,6 +60,7 @@ def rollout(
     noise: Noise,
     frames: int | None = None,
     start: Start | None = None,
+    on_state: OnState | None = None,
 ) -> Iterator[Tensor]:
     """Yield clean latent blocks [B, b, C, h, w], ``frames`` latent frames in all, or without end.
 
@@ -69,6 +72,7 @@ def rollout(
         noise: source of the initial and of the re-noising noise.
         frames: latent frames to draw, rounded up to whole blocks; None streams for ever.
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
+        on_state: told every noised state x_t the sampler visits.
     """
     cache = student.empty_cache()
     size = student.block_frames
@@ -88,6 +92,8 @@ def rollout(
         for step, level in enumerate(levels):
             t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
             x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
+            if on_state is not None:
+                on_state(index, step, x_t)
             x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
         yield x0
         previous = x0
@@ -102,7 +108,22 @@ def roll_clip(
     noise: Noise,
     frames: int,
     start: Start | None = None,
+    on_state: OnState | None = None,
 ) -> Tensor:
     """Return a whole rollout as latents [B, F, C, h, w]; see ``rollout``."""
-    blocks = list(rollout(student, text, batch, levels, noise, frames, start))
+    blocks = list(rollout(student, text, batch, levels, noise, frames, start, on_state))
     return torch.cat(blocks, dim=1)[:, :frames]
+
+
+def roll_chain(
+    student: Student, text: Any, batch: int, levels: Sequence[float], noise: Noise, frames: int
+) -> tuple[Tensor, Tensor]:
+    """Return a whole rollout [B, F, C, h, w] with the noised states [len(levels), B, F, C, h, w] it went through.
+
+    ``teacher_forced`` on the states of one level, with the rollout as clean past, gives the sampler's own predictions.
+    """
+    seen: list[list[Tensor]] = [[] for _ in levels]
+    latents = roll_clip(
+        student, text, batch, levels, noise, frames, on_state=lambda block, step, x_t: seen[step].append(x_t)
+    )
+    return latents, torch.stack([torch.cat(states, dim=1)[:, :frames] for states in seen])
