@@ -9,7 +9,7 @@ from torch import Tensor
 
 from understudy import flow, objective
 from understudy.config import GANConfig
-from understudy.training.afd import OnPolicy, Rollouts, network_of, noise_like
+from understudy.training.afd import OnPolicy, Rollouts, network_of, noise_like, opening
 from understudy.training.state import TrainState
 from understudy.training.update import student_update
 
@@ -20,9 +20,8 @@ class GAN(OnPolicy[GANConfig]):
     def learn(self, state: TrainState, own: Rollouts, update: int, shared: int) -> dict[str, float]:
         """Update the student to raise D(x^) over D(x^T) for the clips [B, F, C, h, w] of its last denoising step."""
         student, network = state.policy("student"), network_of(state)
-        x_t = own.states[-1]
-        t = torch.full(x_t.shape[:2], self.levels[-1]).to(x_t)
-        fixed = shared * student.block_frames
+        x_t, t = own.states[-1], own.levels[-1]
+        fixed = opening(student, x_t, shared)
         rows_of = [row for row, prompt in enumerate(own.index) if self._seen.rows[prompt]]
         real = torch.zeros_like(own.frames)
         if rows_of:

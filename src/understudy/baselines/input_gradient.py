@@ -9,7 +9,7 @@ from torch import Tensor
 
 from understudy import flow, objective
 from understudy.config import InputGradientConfig
-from understudy.training.afd import OnPolicy, Rollouts, network_of
+from understudy.training.afd import OnPolicy, Rollouts, network_of, opening
 from understudy.training.state import TrainState
 from understudy.training.update import student_update
 
@@ -20,7 +20,7 @@ class InputGradient(OnPolicy[InputGradientConfig]):
     def learn(self, state: TrainState, own: Rollouts, update: int, shared: int) -> dict[str, float]:
         """Update the student towards its moved rollouts [B, F, C, h, w]."""
         config, student = self.config, state.policy("student")
-        fixed = shared * student.block_frames
+        fixed = opening(student, own.latents, shared)
         goal = objective.moved(own.latents, self._gradient(state, own, fixed), config.step)
         levels, noise = self._draws(state, own, config.levels, shared)
         noisy = flow.interpolate(own.latents, noise, levels)

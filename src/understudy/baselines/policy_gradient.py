@@ -10,8 +10,8 @@ from torch import Tensor
 from understudy import flow, objective
 from understudy.config import PolicyGradientConfig
 from understudy.errors import ConfigError
-from understudy.students.transformer import CausalVideoTransformer
-from understudy.training.afd import OnPolicy, Rollouts, network_of
+from understudy.students.base import StudentModule
+from understudy.training.afd import OnPolicy, Rollouts, network_of, opening
 from understudy.training.state import TrainState
 from understudy.training.update import student_update
 
@@ -19,13 +19,13 @@ from understudy.training.update import student_update
 class PolicyGradient(OnPolicy[PolicyGradientConfig]):
     """The objective behind ``kind: grpo``."""
 
-    def initial_state(self, student: CausalVideoTransformer) -> TrainState:
+    def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step.
 
         Raises:
             ConfigError: the sampler takes one step only.
         """
-        if len(self.levels) < 2:
+        if min(len(own) for own in flow.level_lists(self.levels)) < 2:
             raise ConfigError(
                 f"objective grpo needs a sampler of two or more levels, not {list(self.levels)}: one step has no random "
                 "transition whose likelihood could be raised"
@@ -33,22 +33,26 @@ class PolicyGradient(OnPolicy[PolicyGradientConfig]):
         return super().initial_state(student)
 
     def learn(self, state: TrainState, own: Rollouts, update: int, shared: int) -> dict[str, float]:
-        """Update the student on the transitions [len(levels), B, F, C, h, w] of its rollouts, weighted by the verdict."""
+        """Update the student on the transitions [S, B, F, C, h, w] of its rollouts, weighted by the verdict."""
         config = self.config
         scores = self._scores(network_of(state), own)
         advantages = objective.advantage(scores, config.scope).clamp(-config.limit, config.limit).flatten()
         values = self._gauges(scores, objective.weight(advantages, config.limit), own)
         student, old = state.policy("student"), state.policy("old")
-        fixed = shared * student.block_frames
-        b, f = own.latents.shape[:2]
-        levels = [torch.full((b, f), level).to(own.latents) for level in self.levels]
+        fixed = opening(student, own.latents, shared)
+        levels = own.levels
         per_frame = own.latents[0, 0].numel()  # the loss per value of a latent, so that lambda keeps its meaning
 
         def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
             clean, texts = own.latents[rows], own.prompts[rows]
             total, pull, ratios = clean.new_zeros(()), clean.new_zeros(()), []
             for k in range(len(levels) - 1):
-                x, after, t, t_after = own.states[k][rows], own.states[k + 1][rows], levels[k][rows], levels[k + 1][rows]
+                x, after, t, t_after = (
+                    own.states[k][rows],
+                    own.states[k + 1][rows],
+                    levels[k][rows],
+                    levels[k + 1][rows],
+                )
                 v = student.teacher_forced(clean, x, t, student.encode_text(texts))
                 with torch.no_grad():
                     v_old = old.teacher_forced(clean, x, t, old.encode_text(texts))
@@ -62,4 +66,4 @@ class PolicyGradient(OnPolicy[PolicyGradientConfig]):
             ratio = float(torch.stack(ratios).mean())
             return total, {"loss": total.item(), "drift": pull.item(), "ratio_change": ratio}
 
-        return values | student_update(state, self.train, loss, b)
+        return values | student_update(state, self.train, loss, len(own.prompts))

@@ -12,8 +12,8 @@ from torch import Tensor
 from understudy import flow, objective
 from understudy.config import ScoreMatchingConfig
 from understudy.errors import ConfigError
-from understudy.students.transformer import CausalVideoTransformer
-from understudy.training.afd import OnPolicy
+from understudy.students.base import StudentModule, block_sizes
+from understudy.training.afd import OnPolicy, opening
 from understudy.training.state import StepReport, TrainState, set_rate
 from understudy.training.update import student_update
 
@@ -33,7 +33,7 @@ class ScoreMatching(OnPolicy[ScoreMatchingConfig]):
         """Steps of the scores before the student moves."""
         return self.config.score_warmup
 
-    def initial_state(self, student: CausalVideoTransformer) -> TrainState:
+    def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step: both scores begin as the start student."""
         if self.config.rerender and self.judge.rerender is None:
             raise ConfigError("objective.rerender is true but discriminator.rerender is null: give it a noise level")
@@ -46,7 +46,7 @@ class ScoreMatching(OnPolicy[ScoreMatchingConfig]):
             )
         return state
 
-    def prepare(self, state: TrainState, start: CausalVideoTransformer) -> dict[str, float]:
+    def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
         """Draw the teacher's clips again by the start student if the recipe asks for that; nothing to probe."""
         self._start = start
         clips = self.data.latents
@@ -57,7 +57,7 @@ class ScoreMatching(OnPolicy[ScoreMatchingConfig]):
         """Do one step: both scores, and after their warm-up the student."""
         update = state.step - self.warmup
         shared = self._shared_blocks(max(0, update))
-        texts, _, latents, states = self._chain(
+        texts, _, (latents, states, levels) = self._chain(
             state.policy("old"), state.generator, self.train.prompts, self.config.group, shared
         )
         values: dict[str, float] = {}
@@ -71,14 +71,14 @@ class ScoreMatching(OnPolicy[ScoreMatchingConfig]):
             return StepReport(state.step, "warm-up", values)
         train = self.train
         set_rate(state.optimisers["student"], train.lr, update, train.steps, train.warmup, train.decay)
-        values |= self._follow_scores(state, texts, latents, states[-1], shared)
+        values |= self._follow_scores(state, texts, latents, (states[-1], levels[-1]), shared)
         self._average(state, update)
         return StepReport(state.step, "update", values)
 
     def _fit(self, state: TrainState, name: str, clean: Tensor, prompts: list[str]) -> float:
         """Do one flow-matching step of a score on clips [B, F, C, h, w], each block given the clean ones before it."""
         score, optimiser = state.policy(name), state.optimisers[name]
-        noisy, levels, noise = self._noised(state, clean, score.block_frames)
+        noisy, levels, noise = self._noised(state, clean)
         v = score.teacher_forced(clean, noisy, levels, score.encode_text(prompts))
         loss = objective.frame_error(v, flow.velocity_target(clean, noise)).mean()
         optimiser.zero_grad(set_to_none=True)
@@ -86,21 +86,22 @@ class ScoreMatching(OnPolicy[ScoreMatchingConfig]):
         optimiser.step()
         return float(loss.item())
 
-    def _noised(self, state: TrainState, clean: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _noised(self, state: TrainState, clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return noised clips [B, F, C, h, w], their levels [B, F] and the noise: uniform levels, one per block."""
-        b, f = clean.shape[:2]
-        levels = flow.draw_continuous((b, f // block), generator=state.generator).repeat_interleave(block, 1).to(clean)
+        sizes = block_sizes(state.policy("student"), clean.shape[1])
+        drawn = flow.draw_continuous((len(clean), len(sizes)), generator=state.generator)
+        levels = flow.per_frame(drawn, sizes).to(clean)
         noise = torch.randn(clean.shape, generator=state.generator).to(clean)
         return flow.interpolate(clean, noise, levels), levels, noise
 
     def _follow_scores(
-        self, state: TrainState, texts: list[str], latents: Tensor, x_t: Tensor, shared: int
+        self, state: TrainState, texts: list[str], latents: Tensor, last: tuple[Tensor, Tensor], shared: int
     ) -> dict[str, float]:
         """Update the student, through its last denoising step, towards where the two scores send its clips."""
         student, prior = state.policy("student"), state.policy("prior")
-        fixed = shared * student.block_frames
-        t = torch.full(x_t.shape[:2], self.levels[-1]).to(x_t)
-        noisy, levels, _ = self._noised(state, latents, student.block_frames)
+        fixed = opening(student, latents, shared)
+        x_t, t = last
+        noisy, levels, _ = self._noised(state, latents)
 
         def predict(name: str, rows: slice) -> Tensor:
             score = state.policy(name)

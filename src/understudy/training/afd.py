@@ -17,8 +17,8 @@ from understudy.config import AFDConfig, DiscriminatorConfig, OnPolicyConfig, Tr
 from understudy.discriminators import gauges
 from understudy.discriminators.canonical import levels_below, rerender
 from understudy.discriminators.clip_cnn import ClipCnn, ClipCnnSpec
+from understudy.students.base import StudentModule, block_sizes
 from understudy.students.rollout import SeededNoise, roll_chain
-from understudy.students.transformer import CausalVideoTransformer
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, set_rate
 from understudy.training.update import Loss, student_update
@@ -31,7 +31,8 @@ class Rollouts:
     Attributes:
         prompts: B texts. index: B prompt indices.
         latents: clean latents [B, F, C, h, w].
-        states: what the sampler visited on the way [len(levels), B, F, C, h, w].
+        states: what the sampler visited on the way [S, B, F, C, h, w], S levels.
+        levels: the levels of these states [S, B, F].
         judged: the latents behind ``frames``: the rollouts, or what the start student drew of them.
         frames: decoded clips as the discriminator sees them [B, T, 3, s, s] in [-1, 1].
         probes: statistics [B] by name, for the correlation gauges.
@@ -41,6 +42,7 @@ class Rollouts:
     index: list[int]
     latents: Tensor
     states: Tensor
+    levels: Tensor
     judged: Tensor
     frames: Tensor
     probes: dict[str, Tensor]
@@ -62,7 +64,7 @@ class OnPolicy(Generic[Settings]):
         discriminator: DiscriminatorConfig,
         data: TeacherClips,
         codec: Codec,
-        levels: tuple[float, ...],
+        levels: flow.Levels,
         seed: int,
     ) -> None:
         self.config, self.train, self.judge = config, train, discriminator
@@ -71,7 +73,7 @@ class OnPolicy(Generic[Settings]):
         self.warmup = self.warmup_steps
         self.steps = self.warmup + train.steps
         self._teacher_frames = torch.empty(0)
-        self._start: CausalVideoTransformer
+        self._start: StudentModule
 
     @property
     def adversarial(self) -> bool:
@@ -87,7 +89,7 @@ class OnPolicy(Generic[Settings]):
         """Update the student once on its rollouts, whose first ``shared`` blocks a group has in common."""
         raise NotImplementedError
 
-    def initial_state(self, student: CausalVideoTransformer) -> TrainState:
+    def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step."""
         modules = {name: copy.deepcopy(student) for name in ("student", "ema", "old", "prior")}
         for name in ("ema", "old", "prior"):
@@ -95,9 +97,7 @@ class OnPolicy(Generic[Settings]):
         judge = self.judge
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            spec = ClipCnnSpec(
-                judge.size, judge.width, judge.noise, judge.skip_frames, vocabulary=student.spec.vocabulary
-            )
+            spec = ClipCnnSpec(judge.size, judge.width, judge.noise, judge.skip_frames, vocabulary=student.vocabulary)
             network = ClipCnn(spec).to(student.device)
         optimisers: dict[str, torch.optim.Optimizer] = {
             "student": torch.optim.AdamW(
@@ -111,7 +111,7 @@ class OnPolicy(Generic[Settings]):
         generator = torch.Generator().manual_seed(self.seed)
         return TrainState({**modules, "discriminator": network}, optimisers, generator)
 
-    def prepare(self, state: TrainState, start: CausalVideoTransformer) -> dict[str, float]:
+    def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
         """Bring the teacher's clips to canonical form; return the shortcut probe against start rollouts.
 
         Deterministic, so it is repeated on resume instead of being saved.
@@ -165,34 +165,35 @@ class OnPolicy(Generic[Settings]):
     @torch.no_grad()
     def _roll(
         self,
-        policy: CausalVideoTransformer,
+        policy: StudentModule,
         network: ClipCnn,
         generator: torch.Generator,
         prompts: int,
         group: int,
         shared: int,
     ) -> Rollouts:
-        texts, index, latents, states = self._chain(policy, generator, prompts, group, shared)
+        texts, index, chain = self._chain(policy, generator, prompts, group, shared)
+        latents, states, levels = chain
         judged = latents
         if self.judge.rerender_own:
             judged = self._redrawn(latents, texts, int(torch.randint(2**62, (1,), generator=generator)))
         clips = self._decode(judged)
         stats = gauges.statistics(clips[:, ::4])
         probes = {k: stats[k] for k in ("brightness", "sharpness")}
-        return Rollouts(texts, index, latents, states, judged, network.prepare(clips), probes)
+        return Rollouts(texts, index, latents, states, levels, judged, network.prepare(clips), probes)
 
     @torch.no_grad()
     def _chain(
-        self, policy: CausalVideoTransformer, generator: torch.Generator, prompts: int, group: int, shared: int
-    ) -> tuple[list[str], list[int], Tensor, Tensor]:
-        """Return prompts, their indices, rollouts [B, F, C, h, w] and the states they went through."""
+        self, policy: StudentModule, generator: torch.Generator, prompts: int, group: int, shared: int
+    ) -> tuple[list[str], list[int], tuple[Tensor, Tensor, Tensor]]:
+        """Return prompts, their indices, and what ``roll_chain`` returns."""
         index = [p for p in self.data.pick_prompts(prompts, generator) for _ in range(group)]
         texts = [self.data.prompts[p] for p in index]
         seeds = torch.randint(2**62, (2, len(index)), generator=generator)
         opening = seeds[1].reshape(prompts, group)[:, :1].expand(-1, group).flatten()
         noise = SeededNoise(seeds[0].tolist(), opening.tolist(), shared)
         text = policy.encode_text(texts)
-        return texts, index, *roll_chain(policy, text, len(index), self.levels, noise, self.data.latents.shape[1])
+        return texts, index, roll_chain(policy, text, len(index), self.levels, noise, self.data.latents.shape[1])
 
     def _redrawn(self, latents: Tensor, prompts: list[str], seed: int) -> Tensor:
         """Return clips [N, F, C, h, w] drawn again by the start student, as they are if the recipe asks for none."""
@@ -206,7 +207,7 @@ class OnPolicy(Generic[Settings]):
         with torch.no_grad():
             return torch.cat([self.codec.decode(part).clamp(0, 1) for part in latents.split(batch)])
 
-    def _warm_up(self, state: TrainState, network: ClipCnn, start: CausalVideoTransformer) -> StepReport:
+    def _warm_up(self, state: TrainState, network: ClipCnn, start: StudentModule) -> StepReport:
         group, prompts = self.config.group, self.train.prompts
         if "pool_frames" not in state.tensors:
             parts = [
@@ -305,15 +306,15 @@ class OnPolicy(Generic[Settings]):
     def _draws(self, state: TrainState, own: Rollouts, kind: str, shared: int) -> tuple[Tensor, Tensor]:
         """Return levels [B, F] and noise [B, F, C, h, w] for an update: a group that shares an opening shares both."""
         generator, (b, f) = state.generator, own.latents.shape[:2]
-        block = state.policy("student").block_frames
+        sizes = block_sizes(state.policy("student"), f)
         groups = b // self.config.group if shared else b
         if kind == "sampler":
-            levels = flow.draw_levels(self.levels, (groups, f // block), generator)
+            levels = flow.draw_levels(self.levels, (groups, len(sizes)), generator)
         else:
-            levels = flow.draw_continuous((groups, f // block), generator=generator)
+            levels = flow.draw_continuous((groups, len(sizes)), generator=generator)
         noise = torch.randn((groups, *own.latents.shape[1:]), generator=generator)
         repeat = b // groups
-        levels = levels.repeat_interleave(block, 1).repeat_interleave(repeat, 0)
+        levels = flow.per_frame(levels, sizes).repeat_interleave(repeat, 0).to(own.latents)
         return levels, noise.repeat_interleave(repeat, 0).to(own.latents)
 
     @torch.no_grad()
@@ -350,7 +351,7 @@ class AFD(OnPolicy[AFDConfig]):
         noisy, target = objective.noised_state(own.latents, noise, levels)
         past = own.latents if config.context == "clean" else noisy
         scale = objective.level_weight(levels, config.space)
-        scale[:, : shared * student.block_frames] = 0
+        scale[:, : opening(student, own.latents, shared)] = 0
 
         def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
             clean, x, t, texts = past[rows], noisy[rows], levels[rows], own.prompts[rows]
@@ -366,6 +367,11 @@ class AFD(OnPolicy[AFDConfig]):
             return total, {"loss": total.item(), "drift": drift.item()}
 
         return loss
+
+
+def opening(student: StudentModule, latents: Tensor, blocks: int) -> int:
+    """Return how many latent frames the first ``blocks`` blocks of [B, F, C, h, w] hold."""
+    return sum(block_sizes(student, latents.shape[1])[:blocks])
 
 
 def _follow(state: TrainState, name: str, accuracy: float) -> None:
