@@ -83,7 +83,7 @@ def test_the_student_moves_after_warm_up_only(settings) -> None:
 
 @pytest.mark.parametrize("settings", KINDS[2:], ids=lambda s: s.kind)
 def test_saved_and_loaded_goes_on_to_the_same_bits(settings, tmp_path) -> None:
-    objective, state, start = made(settings)
+    objective, state, _ = made(settings)
     advance(objective, state, 3)
     save_checkpoint(state, tmp_path, "a")
     advance(objective, state, 2)

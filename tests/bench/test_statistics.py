@@ -1,5 +1,6 @@
 """Intervals over seeds and prompts."""
 
+import itertools
 import math
 
 import numpy as np
@@ -35,7 +36,7 @@ def test_one_seed_has_a_mean_and_no_interval() -> None:
 
 def test_the_quantile_goes_on_smoothly_past_the_table() -> None:
     values = [t_quantile(freedom) for freedom in range(1, 200)]
-    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values))
     assert t_quantile(60) == pytest.approx(2.000, abs=2e-3)
 
 

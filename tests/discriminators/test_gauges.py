@@ -219,6 +219,6 @@ def test_the_controlled_rate_stays_in_its_limits_and_turns_the_right_way(rate, a
 
 def test_the_controller_reaches_a_good_rate_from_far_away() -> None:
     rate = 0.0
-    for _ in range(26):
+    for _ in range(30):
         rate = gauges.controlled_rate(rate, 0.5, (0.7, 0.9), (1e-5, 1e-3))
     assert rate == 1e-3
