@@ -232,7 +232,7 @@ class InputGradientConfig(OnPolicyConfig):
     """Experimental: move each rollout a small step along the discriminator's input gradient and regress to it."""
 
     kind: Literal["input-gradient"] = "input-gradient"
-    step: float = Field(0.1, gt=0)
+    reach: float = Field(0.1, gt=0)
     """Length of that step: RMS over the clip, in latents of unit variance."""
     levels: Literal["sampler", "continuous"] = "sampler"
     """Noise levels of the update."""

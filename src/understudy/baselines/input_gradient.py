@@ -21,7 +21,7 @@ class InputGradient(OnPolicy[InputGradientConfig]):
         """Update the student towards its moved rollouts [B, F, C, h, w]."""
         config, student = self.config, state.policy("student")
         fixed = opening(student, own.latents, shared)
-        goal = objective.moved(own.latents, self._gradient(state, own, fixed), config.step)
+        goal = objective.moved(own.latents, self._gradient(state, own, fixed), config.reach)
         levels, noise = self._draws(state, own, config.levels, shared)
         noisy = flow.interpolate(own.latents, noise, levels)
         target = flow.velocity_from_x0(noisy, goal, levels)

@@ -103,7 +103,7 @@ class Grid:
             for unfinished in running:
                 unfinished.join(_PATIENCE)
         if stopped:
-            raise Interrupted(f"stopped; finished cells are kept, go on with: {self.command}", stopped[0])
+            raise Interrupted(f"stopped: finished cells are kept; go on with: {self.command}", stopped[0])
         for cell in waiting:
             say(f"{cell.name}: not done, since {cell.spec.after} has no student")
         return self.write()
@@ -118,7 +118,8 @@ class Grid:
 
     def write(self) -> Path:
         """Write tables and plots of all results there are."""
-        found = results.read(finished(cell) for cell in self.cells)
+        kept = results.read(sorted(self.suite.out.glob("*/*/seed-*/result.json")))
+        found = [result for result in kept if result["row"] in self.suite.rows]  # also those of earlier calls
         head: dict[str, Any] = {
             "command": self.command,
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
