@@ -17,7 +17,7 @@ import torch
 
 from understudy import __version__
 from understudy.baselines import build_objective
-from understudy.clips import Clip, resample, write_mp4
+from understudy.clips import Clip, ClipForm, write_mp4
 from understudy.codecs.base import to_frames, to_tensor
 from understudy.collection.collect import CollectReport, plan_jobs
 from understudy.collection.collect import collect as collect_jobs
@@ -120,14 +120,17 @@ def collect(config: RunConfig, on_progress: _Progress | None = None) -> CollectR
     return collect_jobs(build_teacher(config), jobs, store, ClipParams(), on_progress)
 
 
-def _collected(config: RunConfig, prompts: Sequence[str], per_prompt: int, store_path: Path) -> list[tuple[str, Clip]]:
-    """Return (prompt, clip) for all jobs of ``prompts``, asking the teacher for those not in the store."""
+def _collected(
+    config: RunConfig, prompts: Sequence[str], per_prompt: int, store_path: Path, form: ClipForm
+) -> list[tuple[str, Clip]]:
+    """Return (prompt, clip in ``form``) for all jobs of ``prompts``, asking the teacher for those not in the store."""
     teacher, store = build_teacher(config), ClipStore(store_path, create=True)
     jobs = plan_jobs(prompts, per_prompt, config.clips.seed)
     collect_jobs(teacher, jobs, store, ClipParams())
     wanted = {(job.prompt, job.seed) for job in jobs}
     records = [r for r in store.records() if r.teacher == teacher.name and (r.prompt, r.seed) in wanted]
-    return [(r.prompt, store.read(r)) for r in sorted(records, key=lambda r: (r.prompt, r.seed)) if r.status == "done"]
+    done = sorted((r for r in records if r.status == "done"), key=lambda r: (r.prompt, r.seed))
+    return [(r.prompt, store.read(r, form)) for r in done]
 
 
 @dataclass(frozen=True)
@@ -188,10 +191,10 @@ def _round_trip(clip: Clip, bundle: Bundle) -> Clip:
 def _evaluator(config: RunConfig, bundle: Bundle) -> _Evaluator:
     settings, form = config.evaluation, bundle.form
     store = config.clips.store.parent / f"{config.clips.store.name}-held-out"
-    pairs = _collected(config, held_out_prompts(config), settings.reference + settings.floor, store)
+    pairs = _collected(config, held_out_prompts(config), settings.reference + settings.floor, store, form)
     by_prompt: dict[str, list[Clip]] = {}
     for prompt, clip in pairs:
-        by_prompt.setdefault(prompt, []).append(resample(clip, form.fps, form.frames, (form.height, form.width)))
+        by_prompt.setdefault(prompt, []).append(clip)
     if not by_prompt:
         raise ConfigError("the teacher delivered no clip of any held-out prompt: nothing can be evaluated")
     prompts = tuple(by_prompt)
@@ -231,7 +234,7 @@ def run(config: RunConfig) -> Path:
     log = RunLog(out)
     bundle = load_start(config)
     with log.timed("collecting teacher clips", "collect"):
-        pairs = _collected(config, training_prompts(config), config.clips.per_prompt, config.clips.store)
+        pairs = _collected(config, training_prompts(config), config.clips.per_prompt, config.clips.store, bundle.form)
         evaluator = _evaluator(config, bundle)
         data = teacher_clips(pairs, bundle.form, bundle.codec)
         log.keep("clips", len(pairs))

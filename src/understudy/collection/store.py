@@ -17,9 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from understudy.clips import Clip, decode_mp4, read_file
+from understudy.clips import Clip, ClipForm, read_file
 from understudy.errors import ClipError, StoreError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
+from understudy.ingest.guard import probe, read_clip
 from understudy.prompts import normalise
 
 try:
@@ -201,15 +202,14 @@ class ClipStore:
             raise StoreError(f"record {record.key[:12]} is a rejection ({record.reason}) and has no clip")
         return self.path / "clips" / record.clip[:2] / f"{record.clip}.mp4"
 
-    def read(self, record: ClipRecord) -> Clip:
-        """Decode the clip of ``record``.
+    def read(self, record: ClipRecord, form: ClipForm | None = None) -> Clip:
+        """Decode the clip of ``record`` in the guarded process, as it is or brought to ``form``.
 
         Raises:
             StoreError: the record is a rejection.
-            ClipError: the file is missing or damaged.
+            ClipError: the file is missing, damaged, or shorter than the form.
         """
-        path = self.clip_path(record)
-        return decode_mp4(read_file(path), str(path))
+        return read_clip(self.clip_path(record), form)
 
     def refresh(self) -> None:
         """Read the records that were appended since the last look; an unfinished last line waits for its end.
@@ -255,7 +255,7 @@ class ClipStore:
                 if sha256_hex(data) != record.clip:
                     problems.append(f"{what} has changed: {path} no longer has the content it is named by")
                     continue
-                decode_mp4(data, what)
+                probe(path, what)
             except ClipError as error:
                 problems.append(str(error))
         for path in sorted((self.path / "clips").glob("**/*")):

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from understudy.clips import ClipForm
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import CheckpointError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
@@ -21,16 +22,6 @@ from understudy.students.transformer import CausalVideoTransformer, TransformerS
 
 BUILTIN: Final = "builtin:"
 _FORMAT: Final = 1
-
-
-@dataclass(frozen=True)
-class ClipForm:
-    """The clips a student draws, frames [T, H, W, 3]: H, W pixels, frames per second, T pixel frames it was trained on."""
-
-    height: int
-    width: int
-    fps: float
-    frames: int
 
 
 @dataclass(frozen=True)
@@ -112,7 +103,7 @@ def bundle_folder(name: str) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; CheckpointError in one line when it is missing or damaged."""
+    """Read a safetensors file of tensors such as [D, D]; CheckpointError in one line when it is missing or damaged."""
     try:
         return load_file(path)
     except FileNotFoundError as error:
