@@ -83,7 +83,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipForm:
-    """A form of clips, uint8 [T, H, W, 3]: H and W in pixels, frames per second, T frames; a student has the one it draws."""
+    """A form of clips, uint8 [T, H, W, 3]: H and W in pixels, frames per second, T frames; a student draws one."""
 
     height: int
     width: int

@@ -6,6 +6,7 @@ from understudy.commands.base import Verb
 from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
+from understudy.commands.store import StoreExport, StoreImport, StoreList, StorePack, StoreShow, StoreVerify
 
 VERBS: Final[dict[str, type[Verb]]] = {
     "collect": Collect,
@@ -15,4 +16,10 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "report": Report,
     "doctor": Doctor,
     "config": Config,
+    "store list": StoreList,
+    "store show": StoreShow,
+    "store verify": StoreVerify,
+    "store pack": StorePack,
+    "store import": StoreImport,
+    "store export": StoreExport,
 }
