@@ -52,8 +52,8 @@ def test_any_codec_is_probed_and_read(video: Video, name: str, codec: str, pixel
     assert facts.bit_depth == (10 if "10" in pixel_format else facts.bit_depth)
     clip = read_clip(path)
     assert clip.frames.shape == (16, 48, 64, 3)
-    # A palette of 256 colours and 4:2:0 both keep a flat ground.
-    assert np.abs(clip.frames[:, 32:46, :60].astype(int) - 90).mean() < 14
+    # Dithering to a palette and 4:2:0 both keep the mean of a flat ground.
+    assert np.abs(clip.frames[:, 32:46, :60].mean(axis=(0, 1, 2)) - 90).max() < 8
 
 
 def test_facts_of_a_plain_clip(video: Video) -> None:
@@ -181,7 +181,7 @@ def test_each_limit_refuses(video: Video, limits: Limits, words: str) -> None:
 
 def test_memory_limit_is_a_refusal_and_the_worker_goes_on(tmp_path: Path, video: Video) -> None:
     write_mp4(tmp_path / "large.mp4", Clip(np.zeros((1, 4320, 7680, 3), np.uint8), 8))
-    with Guard(Limits(memory_bytes=450 << 20)) as guard:
+    with Guard(Limits(memory_bytes=300 << 20)) as guard:
         with pytest.raises(ClipError, match=r"large\.mp4"):
             guard.read(tmp_path / "large.mp4")
         assert guard.read(video("small.mp4")).length == 16

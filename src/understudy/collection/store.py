@@ -248,7 +248,7 @@ class ClipStore:
             decode: decode every clip to its end.
             hashes: compare every file with the content it is named by.
         """
-        problems = []
+        problems: list[str] = []
         named: dict[Path, ClipRecord] = {}
         for record in self._records.values():
             if record.clip is not None:

@@ -172,12 +172,12 @@ class StoreImport(Verb):
                 raise ConfigError(f"{clip.tar} has no prompt for sample {clip.key!r}; add {clip.key}.txt to it")
             take = counts[clip.prompt] = counts.get(clip.prompt, -1) + 1
             own = clip.record
-            asked, seed = own.get("asked"), own.get("seed")
+            asked, number = own.get("asked"), own.get("seed")
             yield Incoming(
                 clip.read(),
                 clip.prompt,
                 str(self.teacher or own.get("teacher") or f"import-{self.source.stem}"),
-                seed if isinstance(seed, int) else take,
+                number if isinstance(number, int) else take,
                 str(own.get("terms") or self.terms),
                 dict(asked) if isinstance(asked, dict) else {},
                 f"sample {clip.key!r}",
