@@ -29,5 +29,9 @@ class TeacherError(UnderstudyError):
     """A teacher failed to deliver a usable clip."""
 
 
+class TrainingForbidden(UnderstudyError):
+    """A clip's maker has stated in the file that it must not be used for training; collection stops."""
+
+
 class TrainingError(UnderstudyError):
     """Training had to stop; the last good checkpoint is kept."""

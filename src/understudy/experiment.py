@@ -17,13 +17,13 @@ import torch
 
 from understudy import __version__, flow
 from understudy.baselines import build_objective
-from understudy.clips import Clip, resample, write_mp4
+from understudy.clips import Clip, ClipForm, write_mp4
 from understudy.codecs.base import latent_frames, to_frames, to_tensor
 from understudy.collection.collect import CollectReport, plan_jobs
 from understudy.collection.collect import collect as collect_jobs
 from understudy.collection.damage import damaged, limited
 from understudy.collection.store import ClipStore
-from understudy.config import AFDConfig, FolderTeacherConfig, RunConfig, WorldPromptsConfig
+from understudy.config import AFDConfig, DamageConfig, FolderTeacherConfig, RunConfig, WorldPromptsConfig
 from understudy.discriminators.gauges import shortcut_warning
 from understudy.errors import CheckpointError, ConfigError
 from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
@@ -121,14 +121,20 @@ def collect(config: RunConfig, on_progress: _Progress | None = None) -> CollectR
     return collect_jobs(build_teacher(config), jobs, store, ClipParams(), on_progress)
 
 
-def collected(config: RunConfig, prompts: Sequence[str], per_prompt: int, store_path: Path) -> list[tuple[str, Clip]]:
-    """Return (prompt, clip) pairs for all jobs of ``prompts``, asking the teacher for those not in the store."""
+def collected(
+    config: RunConfig, prompts: Sequence[str], per_prompt: int, store_path: Path, form: ClipForm | None = None
+) -> list[tuple[str, Clip]]:
+    """Return (prompt, clip) pairs for all jobs of ``prompts``, asking the teacher for those not in the store.
+
+    The clips are as they are, or in ``form``.
+    """
     teacher, store = build_teacher(config), ClipStore(store_path, create=True)
     jobs = plan_jobs(prompts, per_prompt, config.clips.seed)
     collect_jobs(teacher, jobs, store, ClipParams())
     wanted = {(job.prompt, job.seed) for job in jobs}
     records = [r for r in store.records() if r.teacher == teacher.name and (r.prompt, r.seed) in wanted]
-    return [(r.prompt, store.read(r)) for r in sorted(records, key=lambda r: (r.prompt, r.seed)) if r.status == "done"]
+    done = sorted((r for r in records if r.status == "done"), key=lambda r: (r.prompt, r.seed))
+    return [(r.prompt, store.read(r, form)) for r in done]
 
 
 @dataclass(frozen=True)
@@ -194,25 +200,28 @@ def _round_trip(clip: Clip, bundle: Bundle) -> Clip:
         return Clip(to_frames(bundle.codec.decode(bundle.codec.encode(frames)))[0], clip.fps)
 
 
-def training_clips(config: RunConfig) -> list[tuple[str, Clip]]:
+def training_clips(config: RunConfig, form: ClipForm) -> list[tuple[str, Clip]]:
     """Return the (prompt, clip) pairs to train on: collected, then as few and as damaged as the recipe says."""
-    pairs = collected(config, training_prompts(config), config.clips.per_prompt, config.clips.store)
+    whole = None if config.clips.damage != DamageConfig() else form  # damage is done to the clip as it came
+    pairs = collected(config, training_prompts(config), config.clips.per_prompt, config.clips.store, whole)
     return damaged(limited(pairs, config.clips.limit, config.seed), config.clips.damage, config.seed)
 
 
-def collect_held_out(config: RunConfig) -> list[tuple[str, Clip]]:
+def collect_held_out(config: RunConfig, form: ClipForm | None = None) -> list[tuple[str, Clip]]:
     """Return (prompt, clip) pairs of the held-out prompts, asking the teacher for those still missing."""
     store = config.clips.store.parent / f"{config.clips.store.name}-held-out"
-    return collected(config, held_out_prompts(config), config.evaluation.reference + config.evaluation.floor, store)
+    return collected(
+        config, held_out_prompts(config), config.evaluation.reference + config.evaluation.floor, store, form
+    )
 
 
 def evaluator(config: RunConfig, bundle: Bundle) -> Evaluator:
     """Return what measures students of the recipe, asking the teacher for the reference clips still missing."""
     settings, form = config.evaluation, bundle.form
-    pairs = collect_held_out(config)
+    pairs = collect_held_out(config, form)
     by_prompt: dict[str, list[Clip]] = {}
     for prompt, clip in pairs:
-        by_prompt.setdefault(prompt, []).append(resample(clip, form.fps, form.frames, (form.height, form.width)))
+        by_prompt.setdefault(prompt, []).append(clip)
     if not by_prompt:
         raise ConfigError("the teacher delivered no clip of any held-out prompt: nothing can be evaluated")
     prompts = tuple(by_prompt)
@@ -253,7 +262,7 @@ def run(config: RunConfig) -> Path:
     log = RunLog(out)
     bundle = load_start(config)
     with log.timed("collecting teacher clips", "collect"):
-        pairs = training_clips(config)
+        pairs = training_clips(config, bundle.form)
         measuring = evaluator(config, bundle)
         data = teacher_clips(pairs, bundle.form, bundle.codec)
         log.keep("clips", len(pairs))

@@ -18,7 +18,7 @@ import yaml
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from understudy.codecs.base import to_tensor
+from understudy.codecs.base import CodecModule, to_tensor
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.config import Section
 from understudy.errors import ConfigError, UnderstudyError
@@ -100,6 +100,7 @@ def make(config: StartConfig) -> None:
             print(f"{time.perf_counter() - began:6.0f} s  {stage} {step}/{steps} loss {loss:.4f}", flush=True)
 
     prompts, house = _clips(config, "house", config.clips, 0)
+    codec: CodecModule
     if config.codec_from is None:
         _, film = _clips(config, "film", config.foreign_clips, 10**6)
         codec = _codec(config, house, film, report)

@@ -59,7 +59,7 @@ def do(cell: Cell) -> dict[str, Any]:
     """Train and measure ``cell``; return its result as a JSON value."""
     config, began = cell.config, time.perf_counter()
     bundle = experiment.load_start(config)
-    pairs = experiment.training_clips(config)
+    pairs = experiment.training_clips(config, bundle.form)
     data = teacher_clips(pairs, bundle.form, bundle.codec)
     prepared = time.perf_counter()
     updates = 0

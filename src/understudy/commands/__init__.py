@@ -7,6 +7,7 @@ from understudy.commands.bench import Bench
 from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
+from understudy.commands.store import StoreExport, StoreImport, StoreList, StorePack, StoreShow, StoreVerify
 
 VERBS: Final[dict[str, type[Verb]]] = {
     "collect": Collect,
@@ -17,4 +18,10 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "bench": Bench,
     "doctor": Doctor,
     "config": Config,
+    "store list": StoreList,
+    "store show": StoreShow,
+    "store verify": StoreVerify,
+    "store pack": StorePack,
+    "store import": StoreImport,
+    "store export": StoreExport,
 }

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from understudy import flow
+from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import CheckpointError, UnderstudyError
@@ -29,16 +30,6 @@ _STUDENTS: Final[dict[str, type[StudentModule]]] = {CausalVideoTransformer.kind:
 _CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
     SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config))
 }
-
-
-@dataclass(frozen=True)
-class ClipForm:
-    """The clips a student draws, frames [T, H, W, 3]: H, W pixels, frames per second, T pixel frames it was trained on."""
-
-    height: int
-    width: int
-    fps: float
-    frames: int
 
 
 @dataclass(frozen=True)
@@ -121,7 +112,7 @@ def bundle_folder(name: str) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; CheckpointError in one line when it is missing or damaged."""
+    """Read a safetensors file of tensors such as [D, D]; CheckpointError in one line when it is missing or damaged."""
     try:
         return load_file(path)
     except FileNotFoundError as error:
