@@ -11,7 +11,18 @@ from understudy.teachers.base import ClipParams
 from understudy.teachers.world.teacher import WorldTeacher
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-SMALL = ["--discriminator.warmup=2", "--discriminator.pool=4", "--discriminator.width=16", "--objective.group=2", "--train.steps=2", "--train.prompts=2", "--evaluation.prompts=1", "--evaluation.rollouts=2", "--evaluation.reference=2", "--evaluation.floor=2"]
+SMALL = [
+    "--discriminator.warmup=2",
+    "--discriminator.pool=4",
+    "--discriminator.width=16",
+    "--objective.group=2",
+    "--train.steps=2",
+    "--train.prompts=2",
+    "--evaluation.prompts=1",
+    "--evaluation.rollouts=2",
+    "--evaluation.reference=2",
+    "--evaluation.floor=2",
+]
 
 
 def test_the_recipe_changes_teacher_and_prompts_and_where_things_go() -> None:

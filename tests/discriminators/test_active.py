@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ def test_furthest_come_first_whatever_the_offset(scores: dict[str, list[float]],
     ranked = rank_prompts(scores)
     assert sorted(ranked) == sorted(scores)
     means = [math.fsum(scores[prompt]) / len(scores[prompt]) for prompt in ranked]
-    assert all(a <= b + 1e-12 for a, b in zip(means, means[1:], strict=False))
+    assert all(a <= b + 1e-12 for a, b in pairwise(means))
     assert choose_prompts(scores, budget) == ranked[:budget]
     assert rank_prompts(dict(reversed(scores.items()))) == ranked
 
