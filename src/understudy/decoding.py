@@ -134,6 +134,8 @@ def opened(file: BinaryIO, source: str, limits: Limits, mp4_only: bool = False) 
     kind = sniff(head, source)
     if kind == "mp4":
         _check_whole(file, size, source)
+    if kind == "gif" and not (file.seek(-1, 2) and file.read(1) == b";"):
+        raise ClipError(f"{source} is cut short: its end is missing; {AGAIN}")
     file.seek(0)
     try:
         # Naming the format keeps FFmpeg from taking text or a picture for a video.

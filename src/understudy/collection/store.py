@@ -267,7 +267,7 @@ class ClipStore:
                 if decode:
                     guard = guards.get()
                     try:
-                        guard.probe(path, what)
+                        guard.check(path, what)
                     finally:
                         guards.put(guard)
             except ClipError as error:

@@ -54,6 +54,17 @@ class Guard:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ClipError(f"{source or path} made the decoder answer nonsense ({error}); refused") from None
 
+    def check(self, path: str | Path, source: str | None = None) -> int:
+        """Decode the whole file ``path`` and return its number of frames: `probe` without looking at the pictures.
+
+        Raises:
+            ClipError: as `probe`.
+        """
+        count = self._ask("check", path, source).get("count")
+        if not isinstance(count, int):
+            raise ClipError(f"{source or path} made the decoder answer nonsense; refused")
+        return count
+
     def read(self, path: str | Path, form: ClipForm | None = None, source: str | None = None) -> Clip:
         """Decode the video file ``path``, as it is or brought to ``form``.
 

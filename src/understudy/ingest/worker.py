@@ -47,6 +47,9 @@ def _answer(request: dict[str, Any], result: int) -> dict[str, Any]:
         with _regular(request["path"], request["source"]) as file:
             if request["do"] == "probe":
                 return {"facts": _probe(file, request["source"], limits).to_json()}
+            if request["do"] == "check":
+                with decoding.opened(file, request["source"], limits) as video:
+                    return {"count": sum(1 for _ in decoding.frames(video, limits))}
             if request["do"] == "manifest":
                 return {"manifest": read_manifest(file)}
             form = None if request["form"] is None else ClipForm(**request["form"])
