@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from understudy.errors import CheckpointError
-from understudy.students.bundle import read_tensors
+from understudy.students.bundle import check_tensors, read_tensors
 from understudy.students.checkpoints.layout import Layout, WanSizes, layout_of, renamed, shapes, sizes_of
 
 WEIGHTS: Final = ("generator_ema", "generator", "model", "state_dict")
@@ -92,25 +92,6 @@ def read_checkpoint(path: str | Path, weights: str | None = None, heads: int | N
     if layout == "diffusers":
         tensors = renamed(tensors, sizes, "original")
     return Checkpoint(tensors, sizes, layout, chosen, origin)
-
-
-def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], origin: str) -> None:
-    """Raise CheckpointError unless ``tensors`` are those of ``expected``, of these shapes and finite."""
-    missing = [name for name in expected if name not in tensors]
-    extra = sorted(tensors.keys() - expected.keys())
-    if missing or extra:
-        firsts = [f"first missing {missing[0]!r}"] if missing else []
-        firsts += [f"first unexpected {extra[0]!r}"] if extra else []
-        raise CheckpointError(
-            f"{origin} does not fit a Wan transformer of its size: {len(missing)} of {len(expected)} tensors missing and "
-            f"{len(extra)} unexpected, {', '.join(firsts)}"
-        )
-    for name, shape in expected.items():
-        tensor = tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise CheckpointError(f"{origin}: {name!r} has shape {list(tensor.shape)}, expected {list(shape)}")
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{origin}: {name!r} holds values that are not finite numbers: the file is damaged")
 
 
 def load_plain(path: Path) -> Any:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from understudy.errors import UnderstudyError
 from understudy.files import new_path, write_json_atomic
+from understudy.students.bundle import check_tensors
 from understudy.students.checkpoints.layout import WanSizes, diffusers_config, renamed, shapes
-from understudy.students.checkpoints.read import check_tensors
 
 SHARD_BYTES: Final = 10 * 10**9
 """Largest file of a diffusers folder, as diffusers itself cuts them."""
