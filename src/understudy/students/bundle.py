@@ -134,9 +134,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load ``tensors`` strictly; CheckpointError names the first missing, unexpected, misshapen or non-finite one."""
-    expected = module.state_dict()
+    expected = own_state(module)
     check_tensors(tensors, {key: tuple(tensor.shape) for key, tensor in expected.items()}, path)
-    module.load_state_dict({key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()})
+    found = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
+    module.load_state_dict(found, strict=False)  # strictness is the check above: borrowed weights stay
+
+
+def own_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict of ``module`` without what it borrows from the start student; see ``students.lora``."""
+    borrowed: frozenset[str] = getattr(module, "borrowed", frozenset())
+    return {key: tensor for key, tensor in module.state_dict().items() if key not in borrowed}
 
 
 def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], origin: Path | str) -> None:
