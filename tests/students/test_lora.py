@@ -44,9 +44,11 @@ def test_targets_by_their_ends(make_student) -> None:
 def test_new_adapters_have_no_effect_and_equal_seeds_are_equal(make_student) -> None:
     base = make_student()
     first, second = adapted(base, LORA, 1), adapted(base, LORA, 1)
-    # Adding the zeros gives some outputs another memory layout, and with it another order of later sums.
+    # Torch's text encoder layer takes a fused path when its weights are frozen: the last bit depends on that, not on us.
+    frozen = copy.deepcopy(base).requires_grad_(False)
+    for policy in (first, fork(first), on_base(base)):
+        assert torch.equal(velocity(policy), velocity(frozen))
     assert torch.allclose(velocity(first), velocity(base), rtol=1e-5, atol=1e-6)
-    assert torch.equal(velocity(on_base(base)), velocity(base))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 

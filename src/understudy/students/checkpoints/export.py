@@ -22,7 +22,8 @@ def export(source: str, to: str, out: Path, weights: str | None = None, heads: i
         source: a run folder, a bundle, ``builtin:NAME``, or a public Wan checkpoint.
         to: one of ``FORMATS``.
         out: a folder, or the file of ``selfforcing``.
-        weights, heads: of a public checkpoint, see ``read_checkpoint``.
+        weights: which of a public checkpoint, see ``read_checkpoint``.
+        heads: attention heads of a public checkpoint that does not say.
 
     Raises:
         CheckpointError: ``source`` holds no whole student, or none that the format can hold.
