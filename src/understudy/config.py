@@ -99,6 +99,17 @@ class ClipsConfig(Section):
     """Harm done to the training clips on their way from the store."""
 
 
+class LoraConfig(Section):
+    """Low-rank adapters on the student's linear layers; all policies then share its frozen weights."""
+
+    rank: int = Field(256, ge=1)
+    """Rank of each adapter."""
+    alpha: int = Field(256, ge=1)
+    """Their scale: an adapter acts with weight alpha / rank."""
+    targets: tuple[str, ...] | None = None
+    """Ends of the names of the layers to adapt, such as self_attn.q; null: all linear layers of the blocks."""
+
+
 class StudentConfig(Section):
     """The student to train."""
 
@@ -110,6 +121,8 @@ class StudentConfig(Section):
     """Latent frames attended to, own block and sink included; 0: all; null: the student's own setting."""
     sink: int | None = Field(None, ge=0)
     """First latent frames that stay visible when the window rolls; null: the student's own setting."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of all weights; null: full fine-tuning."""
 
 
 class DiscriminatorConfig(Section):

@@ -36,6 +36,7 @@ from understudy.runlog import RunLog, verdicts
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
 from understudy.students.generate import draw_clips, draw_long_clip
+from understudy.students.lora import has_adapter, merged, save_adapter
 from understudy.teachers.base import ClipParams, Teacher
 from understudy.teachers.folder import FolderTeacher
 from understudy.teachers.world import grammar
@@ -274,8 +275,11 @@ def run(config: RunConfig) -> Path:
         if name in log.results:
             continue
         with log.timed(f"training {name}", name):
-            student = _train_arm(config, name, data, bundle, log)
+            trained = _train_arm(config, name, data, bundle, log)
         folder = out / "student" if name == main else out / "arms" / name
+        student = merged(trained)
+        if has_adapter(trained):
+            save_adapter(trained, folder / "adapter", config.student.start)
         save_bundle(replace(bundle, student=student, source=f"{name} of {config.name}, seed {config.seed}"), folder)
         with log.timed(f"measuring {name}", "evaluate"):
             log.once(name, lambda name=name, student=student: measuring.student(name, student))  # type: ignore[misc]

@@ -26,9 +26,10 @@ def build_objective(
     objective: ObjectiveConfig, train: TrainConfig, config: RunConfig, data: TeacherClips, bundle: Bundle
 ) -> Objective:
     """Return the objective that ``objective`` describes, on the run's clips, start student and seed."""
+    lora = config.student.lora
     if isinstance(objective, SFTConfig):
         group = config.objective.group if isinstance(config.objective, OnPolicyConfig) else objective.group
         batch = train.prompts * group
-        return SFT(objective, train, data, bundle.levels, config.discriminator.rerender, batch, config.seed)
+        return SFT(objective, train, data, bundle.levels, config.discriminator.rerender, batch, config.seed, lora)
     kind = _ON_POLICY[objective.kind]
-    return kind(objective, train, config.discriminator, data, bundle.codec, bundle.levels, config.seed)
+    return kind(objective, train, config.discriminator, data, bundle.codec, bundle.levels, config.seed, lora)

@@ -4,6 +4,7 @@ from typing import Final
 
 from understudy.commands.base import Verb
 from understudy.commands.bench import Bench
+from understudy.commands.export import Export
 from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
@@ -16,6 +17,7 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "evaluate": Evaluate,
     "report": Report,
     "bench": Bench,
+    "export": Export,
     "doctor": Doctor,
     "config": Config,
     "store list": StoreList,

@@ -125,22 +125,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load ``tensors`` strictly; CheckpointError names the first missing, unexpected, misshapen or non-finite one."""
-    expected = module.state_dict()
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    expected = own_state(module)
+    check_tensors(tensors, {key: tuple(tensor.shape) for key, tensor in expected.items()}, path)
+    found = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
+    module.load_state_dict(found, strict=False)  # strictness is the check above: borrowed weights stay
+
+
+def own_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict of ``module`` without what it borrows from the start student; see ``students.lora``."""
+    borrowed: frozenset[str] = getattr(module, "borrowed", frozenset())
+    return {key: tensor for key, tensor in module.state_dict().items() if key not in borrowed}
+
+
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], origin: Path | str) -> None:
+    """Raise CheckpointError unless ``tensors`` are those of ``expected``, of these shapes and finite."""
+    missing = [key for key in expected if key not in tensors]
+    extra = [key for key in tensors if key not in expected]
     if missing or extra:
-        first = f"missing {missing[0]!r}" if missing else f"unexpected {extra[0]!r}"
+        firsts = [f"first missing {missing[0]!r}"] if missing else []
+        firsts += [f"first unexpected {extra[0]!r}"] if extra else []
         raise CheckpointError(
-            f"{path} does not fit this model: {len(missing)} missing and {len(extra)} unexpected tensors, first {first}"
+            f"{origin} does not fit this model: {len(missing)} of {len(expected)} tensors missing, {len(extra)} "
+            f"unexpected, {', '.join(firsts)}"
         )
     for key, tensor in tensors.items():
-        if tensor.shape != expected[key].shape:
+        if tuple(tensor.shape) != expected[key]:
             raise CheckpointError(
-                f"{path} does not fit this model: {key!r} has shape {list(tensor.shape)}, "
-                f"expected {list(expected[key].shape)}"
+                f"{origin} does not fit this model: {key!r} has shape {list(tensor.shape)}, expected {list(expected[key])}"
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path} holds values that are not finite in {key!r}: use an earlier checkpoint")
-    module.load_state_dict({key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()})
+            raise CheckpointError(
+                f"{origin} holds values that are not finite in {key!r}: use an earlier checkpoint or another copy"
+            )
 
 
 def _contiguous(module: nn.Module, half: bool) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ Departures from it that full-parameter training of a small student needed: the p
 of the frozen start, groups may share the noise of their first blocks, the old policy follows quickly. Each is a setting.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,14 +12,14 @@ from torch import Tensor
 
 from understudy import flow, objective
 from understudy.codecs.base import Codec
-from understudy.config import AFDConfig, DiscriminatorConfig, OnPolicyConfig, TrainConfig
+from understudy.config import AFDConfig, DiscriminatorConfig, LoraConfig, OnPolicyConfig, TrainConfig
 from understudy.discriminators import gauges
 from understudy.discriminators.canonical import levels_below, rerender
 from understudy.discriminators.clip_cnn import ClipCnn, ClipCnnSpec
 from understudy.students.base import StudentModule, block_sizes
 from understudy.students.rollout import SeededNoise, roll_chain
 from understudy.training.data import TeacherClips
-from understudy.training.state import StepReport, TrainState, average_into, set_rate
+from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
 from understudy.training.update import Loss, student_update
 
 
@@ -66,7 +65,9 @@ class OnPolicy(Generic[Settings]):
         codec: Codec,
         levels: flow.Levels,
         seed: int,
+        lora: LoraConfig | None = None,
     ) -> None:
+        self.lora = lora
         self.config, self.train, self.judge = config, train, discriminator
         self.data, self.codec, self.levels, self.seed = data, codec, levels, seed
         self._seen, self._unseen = data.split(discriminator.held_out, seed)
@@ -91,9 +92,8 @@ class OnPolicy(Generic[Settings]):
 
     def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step."""
-        modules = {name: copy.deepcopy(student) for name in ("student", "ema", "old", "prior")}
-        for name in ("ema", "old", "prior"):
-            modules[name].requires_grad_(False)
+        fixed = "prior" if self.config.prior_policy == "start" else None
+        modules = policies(student, self.lora, self.seed, "ema", "old", "prior", reference=fixed)
         judge = self.judge
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -101,7 +101,7 @@ class OnPolicy(Generic[Settings]):
             network = ClipCnn(spec).to(student.device)
         optimisers: dict[str, torch.optim.Optimizer] = {
             "student": torch.optim.AdamW(
-                modules["student"].parameters(),
+                [p for p in modules["student"].parameters() if p.requires_grad],
                 self.train.lr,
                 (0.9, 0.98),
                 weight_decay=self.train.weight_decay,
