@@ -31,3 +31,10 @@ class TeacherError(UnderstudyError):
 
 class TrainingError(UnderstudyError):
     """Training had to stop; the last good checkpoint is kept."""
+
+
+class MissingExtra(UnderstudyError):
+    """An optional part was asked for whose packages are not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs packages that are not installed: pip install 'understudy[{extra}]'")
