@@ -197,13 +197,8 @@ def load_wan_codec(path: str | Path, dtype: str = "float32", tile: int | None = 
         raise CheckpointError(
             f"{folder} cannot be loaded as a Wan autoencoder: {' '.join(str(error).split())}"
         ) from None
-    missing, extra = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
-    if missing or extra:
-        first = f"missing {missing[0]!r}" if missing else f"unexpected {extra[0]!r}"
-        raise CheckpointError(
-            f"{folder} does not fit the Wan autoencoder: {len(missing)} missing and {len(extra)} unexpected tensors, "
-            f"first {first}"
-        )
+    if info["missing_keys"] or info["unexpected_keys"]:
+        raise CheckpointError.misfit(folder, info["missing_keys"], info["unexpected_keys"])
     return WanCodec(vae, str(path), tile)
 
 

@@ -126,12 +126,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load ``tensors`` strictly; CheckpointError names the first missing, unexpected, misshapen or non-finite one."""
     expected = module.state_dict()
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     if missing or extra:
-        first = f"missing {missing[0]!r}" if missing else f"unexpected {extra[0]!r}"
-        raise CheckpointError(
-            f"{path} does not fit this model: {len(missing)} missing and {len(extra)} unexpected tensors, first {first}"
-        )
+        raise CheckpointError.misfit(path, missing, extra)
     for key, tensor in tensors.items():
         if tensor.shape != expected[key].shape:
             raise CheckpointError(
