@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from understudy.codecs.base import latent_frames
 from understudy.codecs.wan import WanCodec, load_wan_codec
 from understudy.errors import CheckpointError, ClipError, ConfigError
+from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -137,6 +139,18 @@ def test_loads_a_diffusers_folder_or_pipeline(tmp_path: Path) -> None:
         assert loaded.config() == {"path": str(path), "dtype": "float32", "tile": 64}
         assert torch.equal(loaded.decode(latents(2)), WanCodec(vae).decode(latents(2)))
     assert load_wan_codec(tmp_path, "bfloat16").decode(latents(1)).dtype == torch.float32
+
+
+def test_a_bundle_names_its_folder_and_holds_none_of_its_weights(tmp_path: Path, make_student) -> None:
+    vae = make_vae()
+    vae.save_pretrained(tmp_path / "vae")
+    student = make_student()
+    form = ClipForm(32, 32, 16.0, 21)
+    save_bundle(Bundle(student, load_wan_codec(tmp_path), (1.0, 0.5), form, "test"), tmp_path / "bundle")
+    assert not (tmp_path / "bundle" / "codec.safetensors").exists()
+    codec = load_bundle(tmp_path / "bundle").codec
+    assert latent_frames(codec, form.frames) == 6
+    assert torch.equal(codec.decode(latents(2)), WanCodec(vae).decode(latents(2)))
 
 
 def test_wrong_folders_are_one_line(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from understudy.codecs.base import CodecModule
 from understudy.errors import CheckpointError, ClipError, ConfigError, MissingExtra
 
 Features = tuple[Tensor | str | None, ...]
@@ -23,7 +24,7 @@ Cache = tuple[Features, ...]
 """One ``Features`` for every spatial tile; () before the first latent frame."""
 
 
-class WanCodec(nn.Module):
+class WanCodec(CodecModule):
     """Frames [B, T, 3, H, W] in [0, 1] <-> latents [B, F, C, h, w] with T = 4 F - 3, H = 8 h, W = 8 w (16 for Wan 2.2).
 
     Samples of a batch are coded one after the other, and frames larger than ``tile`` in overlapping tiles, for memory.
@@ -63,11 +64,6 @@ class WanCodec(nn.Module):
     def first_frames(self) -> int:
         """Pixel frames that the first latent frame stands for."""
         return 1
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     def config(self) -> Mapping[str, Any]:
         """Return where it was loaded from and how, as JSON-ready values."""
