@@ -14,6 +14,8 @@ def build_objective(
     """Return the objective that ``objective`` describes, on the run's clips, start student and seed."""
     group = config.objective.group if isinstance(config.objective, AFDConfig) else 8
     if isinstance(objective, AFDConfig):
-        return AFD(objective, train, config.discriminator, data, bundle.codec, bundle.levels, config.seed)
+        return AFD(
+            objective, train, config.discriminator, data, bundle.codec, bundle.levels, config.seed, bundle.form.fps
+        )
     batch = train.prompts * group
     return SFT(objective, train, data, bundle.levels, config.discriminator.rerender, batch, config.seed)

@@ -64,7 +64,7 @@ def load_videoreward(
 
 @torch.no_grad()
 def load_reward_weights(network: VideoReward, path: str | Path) -> None:
-    """Load a whole network's weights, or LoRA layers and head alone, into ``network``.
+    """Load a whole network's weights, or LoRA factors [D, r] and head alone, into ``network``.
 
     Which of the two ``path`` holds shows in its names; each must be complete.
 

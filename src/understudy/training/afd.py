@@ -12,15 +12,18 @@ from torch import Tensor
 
 from understudy import flow, objective
 from understudy.codecs.base import Codec
-from understudy.config import AFDConfig, DiscriminatorConfig, TrainConfig
+from understudy.config import AFDConfig, JudgeConfig, TrainConfig
 from understudy.discriminators import gauges
+from understudy.discriminators.base import Discriminator
+from understudy.discriminators.build import build_discriminator
 from understudy.discriminators.canonical import levels_below, rerender
-from understudy.discriminators.clip_cnn import ClipCnn, ClipCnnSpec
 from understudy.students.base import StudentModule, block_sizes
 from understudy.students.rollout import SeededNoise, roll_clip
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, set_rate
 from understudy.training.update import Loss, student_update
+
+_DECODED_AT_ONCE = 1 << 20  # latent numbers: 64 clips of the small students, one of Wan's
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Rollouts:
     Attributes:
         prompts: B texts. index: B prompt indices.
         latents: clean latents [B, F, C, h, w].
-        frames: decoded clips as the discriminator sees them [B, T, 3, s, s] in [-1, 1].
+        frames: decoded clips as the discriminator sees them [B, T', 3, H', W'] in [-1, 1].
         probes: statistics [B] by name, for the correlation gauges.
     """
 
@@ -48,13 +51,14 @@ class AFD:
         self,
         config: AFDConfig,
         train: TrainConfig,
-        discriminator: DiscriminatorConfig,
+        discriminator: JudgeConfig,
         data: TeacherClips,
         codec: Codec,
         levels: flow.Levels,
         seed: int,
+        fps: float,
     ) -> None:
-        self.config, self.train, self.judge = config, train, discriminator
+        self.config, self.train, self.judge, self.fps = config, train, discriminator, fps
         self.data, self.codec, self.levels, self.seed = data, codec, levels, seed
         self.warmup = discriminator.warmup if config.reward == "discriminator" else 0
         self.steps = self.warmup + train.steps
@@ -69,8 +73,8 @@ class AFD:
         judge = self.judge
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            spec = ClipCnnSpec(judge.size, judge.width, judge.noise, judge.skip_frames, vocabulary=student.vocabulary)
-            network = ClipCnn(spec).to(student.device)
+            network = build_discriminator(judge, self.fps, student.vocabulary).to(student.device)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimisers: dict[str, torch.optim.Optimizer] = {
             "student": torch.optim.AdamW(
                 modules["student"].parameters(),
@@ -78,7 +82,7 @@ class AFD:
                 (0.9, 0.98),
                 weight_decay=self.train.weight_decay,
             ),
-            "discriminator": torch.optim.AdamW(network.parameters(), judge.lr, (0.5, 0.95), weight_decay=1e-4),
+            "discriminator": torch.optim.AdamW(trained, judge.lr, (0.5, 0.95), weight_decay=1e-4),
         }
         generator = torch.Generator().manual_seed(self.seed)
         return TrainState({**modules, "discriminator": network}, optimisers, generator)
@@ -91,7 +95,7 @@ class AFD:
         self._start = start
         network = _network(state)
         latents = self._redrawn(self.data.latents, self.data.row_prompts, self.seed)
-        self._teacher_frames = network.prepare(self._decode(latents))
+        self._teacher_frames = self._seen(latents, network)[0]
         generator = torch.Generator().manual_seed(self.seed)
         own = self._roll(start, network, generator, prompts=8, group=4, shared=self._shared_blocks(0))
         rows = self.data.pick_rows(own.index, generator)
@@ -139,7 +143,7 @@ class AFD:
     def _roll(
         self,
         policy: StudentModule,
-        network: ClipCnn,
+        network: Discriminator,
         generator: torch.Generator,
         prompts: int,
         group: int,
@@ -155,11 +159,8 @@ class AFD:
         judged = latents
         if self.judge.rerender_own:
             judged = self._redrawn(latents, texts, int(torch.randint(2**62, (1,), generator=generator)))
-        clips = self._decode(judged)
-        stats = gauges.statistics(clips[:, ::4])
-        return Rollouts(
-            texts, index, latents, network.prepare(clips), {k: stats[k] for k in ("brightness", "sharpness")}
-        )
+        frames, stats = self._seen(judged, network)
+        return Rollouts(texts, index, latents, frames, {k: stats[k] for k in ("brightness", "sharpness")})
 
     def _redrawn(self, latents: Tensor, prompts: list[str], seed: int) -> Tensor:
         """Return clips [N, F, C, h, w] drawn again by the start student, as they are if the recipe asks for none."""
@@ -168,12 +169,21 @@ class AFD:
             return latents
         return rerender(self._start, latents, prompts, levels_below(level, self.levels), seed)
 
-    def _decode(self, latents: Tensor, batch: int = 64) -> Tensor:
-        """Decode [N, F, C, h, w] into clips [N, T, 3, H, W] clamped to [0, 1]."""
-        with torch.no_grad():
-            return torch.cat([self.codec.decode(part).clamp(0, 1) for part in latents.split(batch)])
+    @torch.no_grad()
+    def _seen(self, latents: Tensor, network: Discriminator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Decode [N, F, C, h, w]; return clips as the discriminator sees them and trivial statistics [N] of them.
 
-    def _warm_up(self, state: TrainState, network: ClipCnn, start: StudentModule) -> StepReport:
+        A few at a time, fewer if they are large: decoded clips take a thousand times the memory of what is kept.
+        """
+        batch = min(64, max(1, _DECODED_AT_ONCE // latents[0].numel()))
+        frames, stats = [], []
+        for part in latents.split(batch):
+            clips = self.codec.decode(part).clamp(0, 1)
+            frames.append(network.prepare(clips))
+            stats.append(gauges.statistics(clips[:, ::4]))
+        return torch.cat(frames), {name: torch.cat([values[name] for values in stats]) for name in stats[0]}
+
+    def _warm_up(self, state: TrainState, network: Discriminator, start: StudentModule) -> StepReport:
         group, prompts = self.config.group, self.train.prompts
         if "pool_frames" not in state.tensors:
             parts = [
@@ -186,7 +196,8 @@ class AFD:
         rows = torch.randint(len(frames), (prompts * group,), generator=state.generator)
         chosen = index[rows].tolist()
         texts = [self.data.prompts[p] for p in chosen]
-        values = self._discriminate(state, network, frames[rows], texts, chosen, self.judge.lr or 5e-4)
+        lr = self.judge.lr or type(self.judge).model_fields["lr"].default
+        values = self._discriminate(state, network, frames[rows], texts, chosen, lr)
         if state.step + 1 == self.warmup:
             del state.tensors["pool_frames"], state.tensors["pool_index"]
         return StepReport(state.step, "warm-up", values)
@@ -194,7 +205,7 @@ class AFD:
     def _discriminate(
         self,
         state: TrainState,
-        network: ClipCnn,
+        network: Discriminator,
         fake: Tensor,
         prompts: list[str],
         index: list[int],
@@ -215,18 +226,20 @@ class AFD:
         state.tensors["accuracy"] = running
         if float(running) > judge.ceiling:
             return {**values, "d_rested": 1.0}
-        nudged = network.logits(both + judge.sigma * _noise(both, generator), text)
-        penalty = objective.gradient_penalty(scores, nudged, judge.sigma).mean()
+        penalty = torch.zeros(())
+        if judge.penalty:
+            nudged = network.logits(both + judge.sigma * _noise(both, generator), text)
+            penalty = objective.gradient_penalty(scores, nudged, judge.sigma).mean()
         optimiser = state.optimisers["discriminator"]
         for group in optimiser.param_groups:
             group["lr"] = lr
         optimiser.zero_grad(set_to_none=True)
-        (paired + judge.penalty * penalty).backward()
+        (paired + judge.penalty * penalty if judge.penalty else paired).backward()
         optimiser.step()
         return {**values, "d_rested": 0.0, "d_penalty": penalty.item()}
 
     @torch.no_grad()
-    def _scores(self, network: ClipCnn, own: Rollouts) -> Tensor:
+    def _scores(self, network: Discriminator, own: Rollouts) -> Tensor:
         """Return the reward [B]: the verdict without instance noise, which would only blur the ranking."""
         return network.logits(own.frames, network.encode_text(own.prompts))
 
@@ -273,9 +286,9 @@ class AFD:
         return loss
 
 
-def _network(state: TrainState) -> ClipCnn:
+def _network(state: TrainState) -> Discriminator:
     network = state.modules["discriminator"]
-    assert isinstance(network, ClipCnn)
+    assert isinstance(network, Discriminator)
     return network
 
 
