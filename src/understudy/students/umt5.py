@@ -73,6 +73,10 @@ class UMT5Text:
             filled[i, : len(row)] = row
         return filled
 
+    def __deepcopy__(self, memo: object) -> "UMT5Text":
+        """Policies copied from one student share the frozen encoder."""
+        return self
+
     def precompute(self, prompts: Sequence[str]) -> None:
         """Bring all ``prompts`` to disk and free the encoder's memory: then training needs no encoder at all."""
         for prompt in prompts:
