@@ -80,6 +80,32 @@ class ClipsConfig(Section):
     """Which takes the teacher is asked for; apart from the run's seed, so that runs of other seeds share the store."""
 
 
+class WanCodecConfig(Section):
+    """The Wan video autoencoder of a diffusers folder (needs the wan extra)."""
+
+    kind: Literal["wan"] = "wan"
+    path: Path
+    """Folder with vae/config.json, or that folder itself."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of its weights and arithmetic."""
+    tile: int | None = Field(None, ge=32)
+    """Side in pixels of the tiles that larger frames are coded in, to save memory; null: frames are coded whole."""
+
+
+class UMT5Config(Section):
+    """UMT5 prompts, each encoded once and kept on disk (needs the wan extra)."""
+
+    kind: Literal["umt5"] = "umt5"
+    path: Path
+    """Diffusers pipeline folder with text_encoder and tokenizer."""
+    cache: Path = Path("runs/text")
+    """Folder of the embeddings; runs share it."""
+    length: int = Field(512, ge=1)
+    """Tokens a prompt is cut or filled up to."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the encoder's weights and arithmetic."""
+
+
 class StudentConfig(Section):
     """The student to train."""
 
@@ -91,6 +117,10 @@ class StudentConfig(Section):
     """Latent frames attended to, own block and sink included; 0: all; null: the student's own setting."""
     sink: int | None = Field(None, ge=0)
     """First latent frames that stay visible when the window rolls; null: the student's own setting."""
+    codec: WanCodecConfig | None = None
+    """Where its codec is; null: the one that the bundle holds or names."""
+    text: UMT5Config | None = None
+    """Where its text encoder is; null: the one that the bundle holds or names."""
 
 
 class JudgeConfig(Section):

@@ -10,7 +10,9 @@ from torch import Tensor
 from understudy.baselines import build_objective
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.config import AFDConfig, DiscriminatorConfig, RunConfig, TrainConfig
-from understudy.errors import ConfigError
+from understudy.errors import CheckpointError, ConfigError
+from understudy.experiment import load_start
+from understudy.recipes import load_recipe
 from understudy.students.anyflow import AnyFlowSpec, AnyFlowStudent
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
@@ -199,3 +201,42 @@ def test_a_bundle_round_trip_and_a_few_afd_updates(tmp_path: Path) -> None:
     assert report.phase == "update"
     assert report.values["grad_norm"] > 0
     assert any(not torch.equal(a, b) for a, b in zip(before, state.modules["student"].parameters(), strict=True))
+
+
+def test_loads_a_diffusers_folder(tmp_path: Path) -> None:
+    student = make()
+    student.net.save_pretrained(tmp_path / "transformer")
+    loaded = AnyFlowStudent.from_diffusers(tmp_path, 8, 8, student.encode_text)
+    assert loaded.spec.partition == PARTITION
+    text, t = loaded.encode_text(["a ball"]), torch.ones(1, 1)
+    with torch.no_grad():
+        a, b = (s.velocity(draw(1, 1), t, text, s.empty_cache()) for s in (student, loaded))
+    assert torch.equal(a, b)
+    codec = SmallCodec(SmallCodecSpec(channels=4, width=8))
+    save_bundle(Bundle(loaded, codec, LEVELS, ClipForm(64, 64, 12.0, 16), "test"), tmp_path / "bundle")
+    assert load_bundle(tmp_path / "bundle").student.config() == loaded.config()
+    with pytest.raises(CheckpointError, match="cannot be loaded as AnyFlow-FAR") as caught:
+        AnyFlowStudent.from_diffusers(tmp_path / "none", 8, 8)
+    assert "\n" not in str(caught.value)
+
+
+def test_recipes_can_say_where_codec_and_text_are(tmp_path: Path, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = make()
+    codec = SmallCodec(SmallCodecSpec(channels=4, width=8))
+    save_bundle(Bundle(student, codec, LEVELS, ClipForm(64, 64, 12.0, 16), "test"), tmp_path / "bundle")
+    given = []
+    monkeypatch.setattr("understudy.experiment.load_wan_codec", lambda *a: given.append(a) or codec)
+    monkeypatch.setattr("understudy.experiment.UMT5Text", lambda *a: given.append(a) or student.encode_text)
+    (tmp_path / "recipe.yaml").write_text(
+        f"student:\n  start: {tmp_path / 'bundle'}\n  codec: {{kind: wan, path: vae}}\n  text: {{kind: umt5, path: pipe}}\n"
+    )
+    bundle = load_start(load_recipe(tmp_path / "recipe.yaml"))
+    assert bundle.codec is codec
+    assert bundle.student.encode_text(["a"]).shape == (1, 5, 8)
+    assert given == [
+        (Path("vae"), "float32", None),
+        (Path("pipe"), Path("runs/text"), 512, "bfloat16", "cpu"),
+    ]
+    (tmp_path / "recipe.yaml").write_text(f"student:\n  start: {start}\n  text: {{path: pipe}}\n")
+    with pytest.raises(ConfigError, match="has a text encoder of its own"):
+        load_start(load_recipe(tmp_path / "recipe.yaml"))

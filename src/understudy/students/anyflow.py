@@ -10,15 +10,17 @@ a CPU. In reading the cache, diffusers lets zero keys that fill a block up to 12
 public checkpoints were served with that: it is kept, and ``AnyFlowSpec.zero_keys`` turns it off.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.errors import ConfigError, MissingExtra
+from understudy.errors import CheckpointError, ConfigError, MissingExtra
 from understudy.students.base import StudentModule
 from understudy.students.umt5 import UMT5Text
 
@@ -101,6 +103,34 @@ class AnyFlowStudent(StudentModule):
         """Return an untrained student of the spec that ``config()`` gave."""
         return cls(AnyFlowSpec(**{**config, "partition": tuple(config["partition"])}))
 
+    @classmethod
+    def from_diffusers(cls, folder: str | Path, height: int, width: int, text: TextSource | None = None) -> Self:
+        """Load a diffusers transformer folder (``transformer`` of the public pipelines) for latents [B, F, C, h, w].
+
+        Raises:
+            CheckpointError: there is no such model, or its weights do not fit, first wrong name given.
+        """
+        path = Path(folder)
+        path = path / "transformer" if (path / "transformer" / "config.json").is_file() else path
+        try:
+            from diffusers import AnyFlowFARTransformer3DModel
+
+            loaded: Any = AnyFlowFARTransformer3DModel.from_pretrained(
+                path, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+        except ImportError as error:
+            raise MissingExtra("an AnyFlow student", "wan") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{folder} cannot be loaded as AnyFlow-FAR: {' '.join(str(error).split())}") from None
+        net, info = loaded
+        if info["missing_keys"] or info["unexpected_keys"]:
+            raise CheckpointError.misfit(path, info["missing_keys"], info["unexpected_keys"])
+        model = {name: value for name, value in net.config.items() if not name.startswith("_")}
+        partition = tuple(model.pop("chunk_partition"))
+        student = cls(AnyFlowSpec(height, width, json.loads(json.dumps(model)), partition), text)
+        student.net.load_state_dict(net.state_dict())
+        return student.eval()
+
     def config(self) -> dict[str, Any]:
         """Return the spec as JSON-ready values."""
         return {**asdict(self.spec), "partition": list(self.spec.partition)}
@@ -120,6 +150,10 @@ class AnyFlowStudent(StudentModule):
         """Tokens of one latent frame that is not compressed."""
         _, p, q = self.net.config.patch_size
         return (self.spec.height // p) * (self.spec.width // q)
+
+    def use_text(self, encoder: TextSource) -> None:
+        """Take ``encoder``, prompts -> embeddings [B, L, D], as text encoder from now on."""
+        self._text = encoder
 
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, L, D] of B prompts."""

@@ -48,7 +48,12 @@ class UMT5Text:
     """
 
     def __init__(
-        self, path: str | Path, cache: str | Path, length: int = 512, dtype: str = "bfloat16", device: str = "cpu"
+        self,
+        path: str | Path,
+        cache: str | Path = "runs/text",
+        length: int = 512,
+        dtype: str = "bfloat16",
+        device: str = "cpu",
     ) -> None:
         self.path, self.cache, self.length, self.device = Path(path), ensure_folder(cache), length, device
         if length < 1:
