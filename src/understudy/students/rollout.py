@@ -19,6 +19,8 @@ from understudy.students.base import Student, block_size
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 """(block index, step index, shape [B, b, C, h, w]) -> standard normal noise."""
+OnState = Callable[[int, Tensor, Tensor], None]
+"""(step index, state x_t [B, b, C, h, w], its levels [B, b]): told what the sampler visits, block by block."""
 
 
 class SeededNoise:
@@ -60,6 +62,7 @@ def rollout(
     noise: Noise,
     frames: int | None = None,
     start: Start | None = None,
+    on_state: OnState | None = None,
 ) -> Iterator[Tensor]:
     """Yield clean latent blocks [B, b, C, h, w], ``frames`` latent frames in all, or without end.
 
@@ -72,6 +75,7 @@ def rollout(
         noise: source of the initial and of the re-noising noise.
         frames: latent frames to draw, rounded up to whole blocks; None streams for ever.
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
+        on_state: told every noised state x_t the sampler visits.
     """
     cache, stepper = student.empty_cache(), getattr(student, "step", None)
     previous: Tensor | None = None
@@ -91,13 +95,16 @@ def rollout(
         own = flow.levels_of_block(levels, index)
         for step, level in enumerate(own):
             t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
-            if stepper is not None:
-                x_t = flow.interpolate(x0, eps, t) if step == 0 else x0
+            x_t = x0
+            if stepper is None or step == 0:
+                x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
+            if on_state is not None:
+                on_state(step, x_t, t)
+            if stepper is None:
+                x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
+            else:
                 after = torch.full_like(t, own[step + 1] if step + 1 < len(own) else 0.0)
                 x0 = stepper(x_t, t, after, text, cache)
-                continue
-            x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
-            x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
         yield x0
         previous = x0
         index, drawn = index + 1, drawn + size
@@ -111,7 +118,36 @@ def roll_clip(
     noise: Noise,
     frames: int,
     start: Start | None = None,
+    on_state: OnState | None = None,
 ) -> Tensor:
     """Return a whole rollout as latents [B, F, C, h, w]; see ``rollout``."""
-    blocks = list(rollout(student, text, batch, levels, noise, frames, start))
+    blocks = list(rollout(student, text, batch, levels, noise, frames, start, on_state))
     return torch.cat(blocks, dim=1)[:, :frames]
+
+
+def roll_chain(
+    student: Student,
+    text: Any,
+    batch: int,
+    levels: Sequence[float] | Sequence[Sequence[float]],
+    noise: Noise,
+    frames: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a whole rollout [B, F, C, h, w], the noised states [S, B, F, C, h, w] it went through and their levels.
+
+    The levels are [S, B, F]. ``teacher_forced`` on the states of one level, with the rollout as clean past, gives the
+    sampler's own predictions. Where first blocks have more steps than later ones, S counts the steps all have, the last.
+    """
+    steps = [len(own) for own in flow.level_lists(levels)]
+    seen: list[list[tuple[Tensor, Tensor]]] = []
+
+    def keep(step: int, x_t: Tensor, t: Tensor) -> None:
+        if step == 0:
+            seen.append([])
+        seen[-1].append((x_t, t))
+
+    latents = roll_clip(student, text, batch, levels, noise, frames, on_state=keep)
+    blocks = [block[-min(steps) :] for block in seen]
+    states = torch.stack([torch.cat([x for x, _ in same], dim=1)[:, :frames] for same in zip(*blocks, strict=True)])
+    times = torch.stack([torch.cat([t for _, t in same], dim=1)[:, :frames] for same in zip(*blocks, strict=True)])
+    return latents, states, times
