@@ -110,6 +110,32 @@ class LoraConfig(Section):
     """Ends of the names of the layers to adapt, such as self_attn.q; null: all linear layers of the blocks."""
 
 
+class WanCodecConfig(Section):
+    """The Wan video autoencoder of a diffusers folder (needs the wan extra)."""
+
+    kind: Literal["wan"] = "wan"
+    path: Path
+    """Folder with vae/config.json, or that folder itself."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of its weights and arithmetic."""
+    tile: int | None = Field(None, ge=32)
+    """Side in pixels of the tiles that larger frames are coded in, to save memory; null: frames are coded whole."""
+
+
+class UMT5Config(Section):
+    """UMT5 prompts, each encoded once and kept on disk (needs the wan extra)."""
+
+    kind: Literal["umt5"] = "umt5"
+    path: Path
+    """Diffusers pipeline folder with text_encoder and tokenizer."""
+    cache: Path = Path("runs/text")
+    """Folder of the embeddings; runs share it."""
+    length: int = Field(512, ge=1)
+    """Tokens a prompt is cut or filled up to."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the encoder's weights and arithmetic."""
+
+
 class StudentConfig(Section):
     """The student to train."""
 
@@ -123,19 +149,17 @@ class StudentConfig(Section):
     """First latent frames that stay visible when the window rolls; null: the student's own setting."""
     lora: LoraConfig | None = None
     """Train low-rank adapters instead of all weights; null: full fine-tuning."""
+    codec: WanCodecConfig | None = None
+    """Where its codec is; null: the one that the bundle holds or names."""
+    text: UMT5Config | None = None
+    """Where its text encoder is; null: the one that the bundle holds or names."""
 
 
-class DiscriminatorConfig(Section):
-    """The prompt-paired whole-clip discriminator."""
+class JudgeConfig(Section):
+    """What every kind of discriminator has."""
 
-    size: int = Field(24, ge=8)
-    """Side in pixels of the frames it looks at."""
-    width: int = Field(96, ge=8)
-    """Features per frame."""
     noise: float = Field(0.4, ge=0)
     """Instance noise on frames in [-1, 1]."""
-    skip_frames: int = Field(2, ge=0)
-    """First pixel frames it cannot see."""
     rerender: float | None = Field(0.5, gt=0, lt=1)
     """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
     rerender_own: bool = True
@@ -143,7 +167,7 @@ class DiscriminatorConfig(Section):
     lr: float = Field(5e-4, ge=0)
     """AdamW learning rate; 0 freezes it after warm-up."""
     penalty: float = Field(3.0, ge=0)
-    """Weight of the R1 and R2 finite-difference penalties."""
+    """Weight of the R1 and R2 finite-difference penalties; 0 spares their pass."""
     sigma: float = Field(0.1, gt=0)
     """Step of the finite differences."""
     ceiling: float = Field(0.95, gt=0.5, le=1)
@@ -164,6 +188,60 @@ class DiscriminatorConfig(Section):
     """Pair accuracies between which the controller leaves the learning rate alone."""
     rates: tuple[float, float] = (1e-5, 1e-3)
     """Smallest and largest learning rate that the controller may choose."""
+
+
+class DiscriminatorConfig(JudgeConfig):
+    """A small whole-clip network of convolutions, trained from nothing."""
+
+    kind: Literal["clip_cnn"] = "clip_cnn"
+    size: int = Field(24, ge=8)
+    """Side in pixels of the frames it looks at."""
+    width: int = Field(96, ge=8)
+    """Features per frame."""
+    skip_frames: int = Field(2, ge=0)
+    """First pixel frames it cannot see."""
+
+
+class VideoRewardConfig(JudgeConfig):
+    """VideoReward: Qwen2-VL with LoRA and a scalar head (needs the wan extra); defaults as far as the paper gives them."""
+
+    kind: Literal["videoreward"] = "videoreward"
+    path: Path
+    """Transformers folder of Qwen2-VL-2B-Instruct, tokenizer included."""
+    reward: Path | None = None
+    """Public VideoReward weights, folder or file; null: fresh LoRA layers and head on the base model."""
+    weights: Path | None = None
+    """A trained discriminator's LoRA layers and head (discriminator.pt or .safetensors), put on top."""
+    template: Path | None = None
+    """Text file of the request, with {prompt} and the three rating tokens; null: the built-in one."""
+    dimension: Literal["overall", "visual", "motion", "text"] = "overall"
+    """Rating used as score; overall: the sum of the three."""
+    rank: int = Field(64, ge=1)
+    """Rank of LoRA on the language model's linear layers."""
+    alpha: int = Field(128, ge=1)
+    """LoRA's alpha; public weights were trained with 64 and 128."""
+    fps: float = Field(2.0, gt=0)
+    """Frames per second it looks at."""
+    min_pixels: int = Field(128 * 28 * 28, ge=28 * 28)
+    """Smallest area of a frame; smaller ones are enlarged."""
+    max_pixels: int = Field(256 * 28 * 28, ge=28 * 28)
+    """Largest area of a frame; larger ones are scaled down."""
+    clips_at_once: int = Field(2, ge=1)
+    """Clips that run through it together."""
+    checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the frozen weights and the arithmetic."""
+    noise: float = Field(0.0, ge=0)
+    """Instance noise on frames in [-1, 1]."""
+    rerender: float | None = Field(None, gt=0, lt=1)
+    """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
+    lr: float = Field(5e-6, ge=0)
+    """AdamW learning rate; 0 freezes it after warm-up."""
+    penalty: float = Field(0.0, ge=0)
+    """Weight of the R1 and R2 finite-difference penalties; 0 spares their pass."""
+    pool: int = Field(64, ge=1)
+    """Rollouts in the warm-up's pool."""
 
 
 class OnPolicyConfig(Section):
@@ -340,7 +418,9 @@ class RunConfig(Section):
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()
     student: StudentConfig = StudentConfig()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    discriminator: Annotated[DiscriminatorConfig | VideoRewardConfig, Field(discriminator="kind")] = (
+        DiscriminatorConfig()
+    )
     objective: ObjectiveConfig = AFDConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

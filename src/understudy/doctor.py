@@ -22,7 +22,7 @@ from understudy.clips import Clip, decode_mp4, encode_mp4, read_mp4, resample
 from understudy.codecs.base import latent_frames
 from understudy.collection.collect import plan_jobs
 from understudy.collection.store import ClipRecord, ClipStore, record_key
-from understudy.config import AFDConfig, RunConfig, SFTConfig
+from understudy.config import AFDConfig, DiscriminatorConfig, RunConfig, SFTConfig
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
 from understudy.recipes import load_recipe
@@ -355,6 +355,8 @@ def _fit(config: RunConfig, bundle: Bundle) -> Iterable[Hint]:
         unused = config.objective.shared_blocks
     if unused >= blocks:
         yield False, f"objective ({config.objective.kind})", f"{unused} of {blocks} blocks are left out: none remains"
+    if not isinstance(judge, DiscriminatorConfig):
+        return
     if judge.skip_frames >= form.frames:
         yield False, "discriminator.skip_frames", f"{judge.skip_frames} of {form.frames} frames: it would see none"
     if judge.size > min(form.height, form.width):

@@ -19,6 +19,7 @@ from understudy import __version__, flow
 from understudy.baselines import build_objective
 from understudy.clips import Clip, ClipForm, write_mp4
 from understudy.codecs.base import latent_frames, to_frames, to_tensor
+from understudy.codecs.wan import load_wan_codec
 from understudy.collection.collect import CollectReport, plan_jobs
 from understudy.collection.collect import collect as collect_jobs
 from understudy.collection.damage import damaged, limited
@@ -37,6 +38,7 @@ from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
 from understudy.students.generate import draw_clips, draw_long_clip
 from understudy.students.lora import has_adapter, merged, save_adapter
+from understudy.students.umt5 import UMT5Text
 from understudy.teachers.base import ClipParams, Teacher
 from understudy.teachers.folder import FolderTeacher
 from understudy.teachers.world import grammar
@@ -233,7 +235,11 @@ def evaluator(config: RunConfig, bundle: Bundle) -> Evaluator:
 
 def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
-    bundle = load_bundle(config.student.start)
+    codec, text = config.student.codec, config.student.text
+    placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
+    bundle = load_bundle(config.student.start, placed)
+    if text is not None:
+        bundle.student.use_text(UMT5Text(text.path, text.cache, text.length, text.dtype, config.device))
     if config.student.window is not None or config.student.sink is not None:
         bundle = bundle.with_window(config.student.window, config.student.sink)
     levels = bundle.levels if config.student.levels is None else config.student.levels

@@ -32,4 +32,14 @@ def build_objective(
         batch = train.prompts * group
         return SFT(objective, train, data, bundle.levels, config.discriminator.rerender, batch, config.seed, lora)
     kind = _ON_POLICY[objective.kind]
-    return kind(objective, train, config.discriminator, data, bundle.codec, bundle.levels, config.seed, lora)
+    return kind(
+        objective,
+        train,
+        config.discriminator,
+        data,
+        bundle.codec,
+        bundle.levels,
+        config.seed,
+        bundle.form.fps,
+        lora,
+    )

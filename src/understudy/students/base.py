@@ -1,13 +1,15 @@
 """The student contract: a causal velocity field over blocks of latent frames, and its cache as a value."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, replace
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
+
+from understudy.errors import ConfigError
 
 
 class Student(Protocol):
@@ -130,6 +132,14 @@ class StudentModule(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def use_text(self, encoder: Callable[[Sequence[str]], Tensor]) -> None:
+        """Take ``encoder``, prompts -> embeddings [B, L, D], as text encoder from now on.
+
+        Raises:
+            ConfigError: the student's text encoder is part of its weights.
+        """
+        raise ConfigError(f"a student of kind {self.kind!r} has a text encoder of its own: leave student.text out")
 
     @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> Any:

@@ -18,17 +18,23 @@ from understudy import flow
 from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
+from understudy.codecs.wan import WanCodec, load_wan_codec
 from understudy.errors import CheckpointError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
+from understudy.students.anyflow import AnyFlowStudent
 from understudy.students.base import StudentModule
 from understudy.students.transformer import CausalVideoTransformer
 
 BUILTIN: Final = "builtin:"
 _FORMAT: Final = 1
 # By the names in config.json; an entry that needs an extra imports it when it is asked for.
-_STUDENTS: Final[dict[str, type[StudentModule]]] = {CausalVideoTransformer.kind: CausalVideoTransformer}
+_STUDENTS: Final[dict[str, type[StudentModule]]] = {
+    CausalVideoTransformer.kind: CausalVideoTransformer,
+    AnyFlowStudent.kind: AnyFlowStudent,
+}
 _CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
-    SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config))
+    SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config)),
+    WanCodec.kind: lambda config: load_wan_codec(**config),
 }
 
 
@@ -75,8 +81,8 @@ def save_bundle(bundle: Bundle, folder: Path, half: bool = False) -> None:
     write_json_atomic(folder / "config.json", config)
 
 
-def load_bundle(name: str | Path) -> Bundle:
-    """Load a bundle folder, or ``builtin:NAME``.
+def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
+    """Load a bundle folder, or ``builtin:NAME``, with ``codec`` in place of its own if one is given.
 
     Raises:
         CheckpointError: the folder is missing, damaged, of another format, or holds weights that are not finite.
@@ -85,17 +91,17 @@ def load_bundle(name: str | Path) -> Bundle:
     config = _read_config(folder)
     try:
         student = _STUDENTS[config["kind"]].from_config(config["student"])
-        codec = _CODECS[config.get("codec_kind", SmallCodec.kind)](config["codec"])
+        own = codec or _CODECS[config.get("codec_kind", SmallCodec.kind)](config["codec"])
         form, levels = ClipForm(**config["form"]), flow.level_lists(config["levels"])
     except (KeyError, TypeError, ValueError, UnderstudyError) as error:
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a student ({error}): save it again"
         ) from error
     load_weights(student, read_tensors(folder / "student.safetensors"), folder / "student.safetensors")
-    if codec.ships_weights:
-        load_weights(codec, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
+    if codec is None and own.ships_weights:
+        load_weights(own, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
     sampler = levels[0] if len(levels) == 1 else levels
-    return Bundle(student.eval(), codec.eval().requires_grad_(False), sampler, form, str(name))
+    return Bundle(student.eval(), own.eval().requires_grad_(False), sampler, form, str(name))
 
 
 def bundle_folder(name: str) -> Path:

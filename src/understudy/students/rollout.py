@@ -1,7 +1,9 @@
 """The one rollout: training collects it, ``generate`` writes it, a server streams it.
 
 Few-step sampling as in Self-Forcing (2506.08009): at every warped level predict x_0, re-noise to the next level with
-fresh noise, and commit the clean block to the cache. Levels are given as the sampler visits them, from 1 downwards.
+fresh noise, and commit the clean block to the cache. A student with a ``step`` of its own (a flow map's Euler step from
+one level to the next) is asked for that instead, and no noise is added. Levels are given as the sampler visits them,
+from 1 downwards.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +77,7 @@ def rollout(
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
         on_state: told every noised state x_t the sampler visits.
     """
-    cache = student.empty_cache()
+    cache, stepper = student.empty_cache(), getattr(student, "step", None)
     previous: Tensor | None = None
     index = drawn = 0
     while frames is None or drawn < frames:
@@ -90,12 +92,19 @@ def rollout(
             )
         eps = noise(index, 0, shape).to(student.device)
         x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + size]
-        for step, level in enumerate(flow.levels_of_block(levels, index)):
+        own = flow.levels_of_block(levels, index)
+        for step, level in enumerate(own):
             t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
-            x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
+            x_t = x0
+            if stepper is None or step == 0:
+                x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
             if on_state is not None:
                 on_state(step, x_t, t)
-            x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
+            if stepper is None:
+                x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
+            else:
+                after = torch.full_like(t, own[step + 1] if step + 1 < len(own) else 0.0)
+                x0 = stepper(x_t, t, after, text, cache)
         yield x0
         previous = x0
         index, drawn = index + 1, drawn + size

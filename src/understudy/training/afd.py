@@ -12,15 +12,18 @@ from torch import Tensor
 
 from understudy import flow, objective
 from understudy.codecs.base import Codec
-from understudy.config import AFDConfig, DiscriminatorConfig, LoraConfig, OnPolicyConfig, TrainConfig
+from understudy.config import AFDConfig, JudgeConfig, LoraConfig, OnPolicyConfig, TrainConfig
 from understudy.discriminators import gauges
+from understudy.discriminators.base import Discriminator
+from understudy.discriminators.build import build_discriminator
 from understudy.discriminators.canonical import levels_below, rerender
-from understudy.discriminators.clip_cnn import ClipCnn, ClipCnnSpec
 from understudy.students.base import StudentModule, block_sizes
 from understudy.students.rollout import SeededNoise, roll_chain
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
 from understudy.training.update import Loss, student_update
+
+_DECODED_AT_ONCE = 1 << 20  # latent numbers: 64 clips of the small students, one of Wan's
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Rollouts:
         states: what the sampler visited on the way [S, B, F, C, h, w], S levels.
         levels: the levels of these states [S, B, F].
         judged: the latents behind ``frames``: the rollouts, or what the start student drew of them.
-        frames: decoded clips as the discriminator sees them [B, T, 3, s, s] in [-1, 1].
+        frames: decoded clips as the discriminator sees them [B, T', 3, H', W'] in [-1, 1].
         probes: statistics [B] by name, for the correlation gauges.
     """
 
@@ -60,15 +63,15 @@ class OnPolicy(Generic[Settings]):
         self,
         config: Settings,
         train: TrainConfig,
-        discriminator: DiscriminatorConfig,
+        discriminator: JudgeConfig,
         data: TeacherClips,
         codec: Codec,
         levels: flow.Levels,
         seed: int,
+        fps: float,
         lora: LoraConfig | None = None,
     ) -> None:
-        self.lora = lora
-        self.config, self.train, self.judge = config, train, discriminator
+        self.config, self.train, self.judge, self.fps, self.lora = config, train, discriminator, fps, lora
         self.data, self.codec, self.levels, self.seed = data, codec, levels, seed
         self._seen, self._unseen = data.split(discriminator.held_out, seed)
         self.warmup = self.warmup_steps
@@ -97,8 +100,8 @@ class OnPolicy(Generic[Settings]):
         judge = self.judge
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            spec = ClipCnnSpec(judge.size, judge.width, judge.noise, judge.skip_frames, vocabulary=student.vocabulary)
-            network = ClipCnn(spec).to(student.device)
+            network = build_discriminator(judge, self.fps, student.vocabulary).to(student.device)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimisers: dict[str, torch.optim.Optimizer] = {
             "student": torch.optim.AdamW(
                 [p for p in modules["student"].parameters() if p.requires_grad],
@@ -106,7 +109,7 @@ class OnPolicy(Generic[Settings]):
                 (0.9, 0.98),
                 weight_decay=self.train.weight_decay,
             ),
-            "discriminator": torch.optim.AdamW(network.parameters(), judge.lr, (0.5, 0.95), weight_decay=1e-4),
+            "discriminator": torch.optim.AdamW(trained, judge.lr, (0.5, 0.95), weight_decay=1e-4),
         }
         generator = torch.Generator().manual_seed(self.seed)
         return TrainState({**modules, "discriminator": network}, optimisers, generator)
@@ -119,7 +122,7 @@ class OnPolicy(Generic[Settings]):
         self._start = start
         network = network_of(state)
         latents = self._redrawn(self.data.latents, self.data.row_prompts, self.seed)
-        self._teacher_frames = network.prepare(self._decode(latents))
+        self._teacher_frames = self._shown(latents, network)[0]
         generator = torch.Generator().manual_seed(self.seed)
         own = self._roll(start, network, generator, prompts=8, group=4, shared=self._shared_blocks(0))
         rows = self.data.pick_rows(own.index, generator)
@@ -166,7 +169,7 @@ class OnPolicy(Generic[Settings]):
     def _roll(
         self,
         policy: StudentModule,
-        network: ClipCnn,
+        network: Discriminator,
         generator: torch.Generator,
         prompts: int,
         group: int,
@@ -177,10 +180,9 @@ class OnPolicy(Generic[Settings]):
         judged = latents
         if self.judge.rerender_own:
             judged = self._redrawn(latents, texts, int(torch.randint(2**62, (1,), generator=generator)))
-        clips = self._decode(judged)
-        stats = gauges.statistics(clips[:, ::4])
+        frames, stats = self._shown(judged, network)
         probes = {k: stats[k] for k in ("brightness", "sharpness")}
-        return Rollouts(texts, index, latents, states, levels, judged, network.prepare(clips), probes)
+        return Rollouts(texts, index, latents, states, levels, judged, frames, probes)
 
     @torch.no_grad()
     def _chain(
@@ -202,12 +204,21 @@ class OnPolicy(Generic[Settings]):
             return latents
         return rerender(self._start, latents, prompts, levels_below(level, self.levels), seed)
 
-    def _decode(self, latents: Tensor, batch: int = 64) -> Tensor:
-        """Decode [N, F, C, h, w] into clips [N, T, 3, H, W] clamped to [0, 1]."""
-        with torch.no_grad():
-            return torch.cat([self.codec.decode(part).clamp(0, 1) for part in latents.split(batch)])
+    @torch.no_grad()
+    def _shown(self, latents: Tensor, network: Discriminator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Decode [N, F, C, h, w]; return clips as the discriminator sees them and trivial statistics [N] of them.
 
-    def _warm_up(self, state: TrainState, network: ClipCnn, start: StudentModule) -> StepReport:
+        A few at a time, fewer if they are large: decoded clips take a thousand times the memory of what is kept.
+        """
+        batch = min(64, max(1, _DECODED_AT_ONCE // latents[0].numel()))
+        frames, stats = [], []
+        for part in latents.split(batch):
+            clips = self.codec.decode(part).clamp(0, 1)
+            frames.append(network.prepare(clips))
+            stats.append(gauges.statistics(clips[:, ::4]))
+        return torch.cat(frames), {name: torch.cat([values[name] for values in stats]) for name in stats[0]}
+
+    def _warm_up(self, state: TrainState, network: Discriminator, start: StudentModule) -> StepReport:
         group, prompts = self.config.group, self.train.prompts
         if "pool_frames" not in state.tensors:
             parts = [
@@ -220,7 +231,8 @@ class OnPolicy(Generic[Settings]):
         rows = torch.randint(len(frames), (prompts * group,), generator=state.generator)
         chosen = index[rows].tolist()
         texts = [self.data.prompts[p] for p in chosen]
-        values = self._discriminate(state, network, frames[rows], texts, chosen, self.judge.lr or 5e-4)
+        lr = self.judge.lr or type(self.judge).model_fields["lr"].default
+        values = self._discriminate(state, network, frames[rows], texts, chosen, lr)
         if state.step + 1 == self.warmup:
             del state.tensors["pool_frames"], state.tensors["pool_index"]
         return StepReport(state.step, "warm-up", values)
@@ -228,7 +240,7 @@ class OnPolicy(Generic[Settings]):
     def _discriminate(
         self,
         state: TrainState,
-        network: ClipCnn,
+        network: Discriminator,
         fake: Tensor,
         prompts: list[str],
         index: list[int],
@@ -254,18 +266,20 @@ class OnPolicy(Generic[Settings]):
         values |= self._control(state)
         if float(state.tensors["accuracy"]) > judge.ceiling:
             return {**values, "d_rested": 1.0}
-        nudged = network.logits(both + judge.sigma * noise_like(both, generator), text)
-        penalty = objective.gradient_penalty(scores, nudged, judge.sigma).mean()
+        penalty = torch.zeros(())
+        if judge.penalty:
+            nudged = network.logits(both + judge.sigma * noise_like(both, generator), text)
+            penalty = objective.gradient_penalty(scores, nudged, judge.sigma).mean()
         optimiser = state.optimisers["discriminator"]
         for group in optimiser.param_groups:
             group["lr"] = values.get("d_rate", lr)
         optimiser.zero_grad(set_to_none=True)
-        (loss + judge.penalty * penalty).backward()
+        (loss + judge.penalty * penalty if judge.penalty else loss).backward()
         optimiser.step()
         return {**values, "d_rested": 0.0, "d_penalty": penalty.item()}
 
     @torch.no_grad()
-    def _gauge_unseen(self, state: TrainState, network: ClipCnn, own: Rollouts) -> dict[str, float]:
+    def _gauge_unseen(self, state: TrainState, network: Discriminator, own: Rollouts) -> dict[str, float]:
         """Return the pair accuracy on teacher clips the discriminator never trains on, against fresh rollouts."""
         rows = [row for row, prompt in enumerate(own.index) if self._unseen.rows[prompt]]
         if not rows:
@@ -290,7 +304,7 @@ class OnPolicy(Generic[Settings]):
         return {"d_rate": rate}
 
     @torch.no_grad()
-    def _scores(self, network: ClipCnn, own: Rollouts) -> Tensor:
+    def _scores(self, network: Discriminator, own: Rollouts) -> Tensor:
         """Return the reward [P, K]: the verdict without instance noise, which would only blur the ranking."""
         return network.logits(own.frames, network.encode_text(own.prompts)).unflatten(0, (-1, self.config.group))
 
@@ -379,10 +393,10 @@ def _follow(state: TrainState, name: str, accuracy: float) -> None:
     state.tensors[name] = 0.8 * state.tensors.get(name, torch.tensor(0.5)) + 0.2 * accuracy
 
 
-def network_of(state: TrainState) -> ClipCnn:
-    """Return the discriminator: it scores prepared clips [B, T, 3, s, s]."""
+def network_of(state: TrainState) -> Discriminator:
+    """Return the discriminator: it scores prepared clips [B, T', 3, H', W']."""
     network = state.modules["discriminator"]
-    assert isinstance(network, ClipCnn)
+    assert isinstance(network, Discriminator)
     return network
 
 
