@@ -21,11 +21,15 @@ from understudy.errors import CheckpointError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from understudy.students.base import StudentModule
 from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.wan.model import WanStudent
 
 BUILTIN: Final = "builtin:"
 _FORMAT: Final = 1
 # By the names in config.json; an entry that needs an extra imports it when it is asked for.
-_STUDENTS: Final[dict[str, type[StudentModule]]] = {CausalVideoTransformer.kind: CausalVideoTransformer}
+_STUDENTS: Final[dict[str, type[StudentModule]]] = {
+    CausalVideoTransformer.kind: CausalVideoTransformer,
+    WanStudent.kind: WanStudent,
+}
 _CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
     SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config))
 }

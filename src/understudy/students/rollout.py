@@ -16,7 +16,7 @@ from understudy.errors import ConfigError
 from understudy.students.base import Student, block_size
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
-"""(block index, step index, shape [B, b, C, h, w]) -> standard normal noise."""
+"""(block index, step index, shape [B, b, C, h, w]) -> standard normal noise; recorded draws do as well."""
 
 
 class SeededNoise:
@@ -58,6 +58,8 @@ def rollout(
     noise: Noise,
     frames: int | None = None,
     start: Start | None = None,
+    given: Tensor | None = None,
+    switch: Callable[[int], Any] | None = None,
 ) -> Iterator[Tensor]:
     """Yield clean latent blocks [B, b, C, h, w], ``frames`` latent frames in all, or without end.
 
@@ -70,29 +72,68 @@ def rollout(
         noise: source of the initial and of the re-noising noise.
         frames: latent frames to draw, rounded up to whole blocks; None streams for ever.
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
+        given: clean first frames [B, f, C, h, w] in whole blocks (image or video to video); they are yielded as they are.
+        switch: asked before every block for another conditioning; None keeps the one that holds. The past is cached
+            anew under a new one. Needs a student with ``recache``.
+
+    Raises:
+        ConfigError: ``start`` is too short or ``given`` ends inside a block.
     """
     cache = student.empty_cache()
     previous: Tensor | None = None
+    history: list[Tensor] = []
     index = drawn = 0
     while frames is None or drawn < frames:
         size = block_size(student, index)
         shape = (batch, size, *student.latent_shape)
-        if previous is not None:  # committing late spares the pass after a finite clip's last block
+        changed = None if switch is None else switch(index)
+        if changed is not None and changed is not text:
+            text = changed
+            cache = student.recache(history, text, drawn) if history else cache  # type: ignore[attr-defined]
+        elif previous is not None:  # committing late spares the pass after a finite clip's last block
             cache = student.commit(previous, text, cache)
         if start is not None and drawn + size > start.latents.shape[1]:
             raise ConfigError(
                 f"a start of {start.latents.shape[1]} latent frames ends before frame {drawn + size} of the "
                 "rollout: give whole blocks, as many as are drawn"
             )
-        eps = noise(index, 0, shape).to(student.device)
-        x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + size]
-        for step, level in enumerate(flow.levels_of_block(levels, index)):
-            t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
-            x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
-            x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
+        if given is not None and drawn < given.shape[1]:
+            if drawn + size > given.shape[1]:
+                raise ConfigError(
+                    f"{given.shape[1]} given latent frames end inside block {index} of {size} frames: give whole blocks, "
+                    "or a block list whose first blocks they fill"
+                )
+            x0 = given[:, drawn : drawn + size].to(student.device)
+        else:
+            x0 = _draw_block(student, text, cache, levels, noise, start, index, drawn, shape)
         yield x0
         previous = x0
         index, drawn = index + 1, drawn + size
+        if switch is not None:
+            history.append(x0)
+            while sum(block.shape[1] for block in history) > student.history_frames:  # type: ignore[attr-defined]
+                history.pop(0)
+
+
+def _draw_block(
+    student: Student,
+    text: Any,
+    cache: Any,
+    levels: Sequence[float] | Sequence[Sequence[float]],
+    noise: Noise,
+    start: Start | None,
+    index: int,
+    drawn: int,
+    shape: tuple[int, ...],
+) -> Tensor:
+    """Return the clean block ``index`` of ``shape`` [B, b, C, h, w], whose first frame is frame ``drawn``."""
+    eps = noise(index, 0, shape).to(student.device)
+    x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + shape[1]]
+    for step, level in enumerate(flow.levels_of_block(levels, index)):
+        t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
+        x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
+        x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
+    return x0
 
 
 def roll_clip(
