@@ -281,7 +281,7 @@ class TestErrors:
 class TestBlockList:
     def test_first_blocks_of_another_size_then_the_last_repeats(self) -> None:
         stub = Stub(target(frames=9), block_frames=3)
-        stub.blocks = (1, 2, 3)
+        stub.block_list = (1, 2, 3)
         blocks = list(rollout(stub, None, 2, LEVELS[:1], SeededNoise([0, 1]), 9))
         assert [block.shape[1] for block in blocks] == [1, 2, 3, 3]
         torch.testing.assert_close(torch.cat(blocks, dim=1), target(frames=9), rtol=0, atol=1e-5)

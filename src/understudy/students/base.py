@@ -56,11 +56,11 @@ class Student(Protocol):
 
 
 def block_size(student: Student, index: int) -> int:
-    """Return the latent frames of block ``index``: its entry in the student's ``blocks``, whose last one repeats.
+    """Return the latent frames of block ``index``: its entry in the student's ``block_list``, whose last one repeats.
 
-    A student without ``blocks`` draws ``block_frames`` latent frames every time.
+    A student without ``block_list`` draws ``block_frames`` latent frames every time.
     """
-    blocks: tuple[int, ...] = getattr(student, "blocks", ()) or (student.block_frames,)
+    blocks: tuple[int, ...] = getattr(student, "block_list", ()) or (student.block_frames,)
     return blocks[min(index, len(blocks) - 1)]
 
 
@@ -104,7 +104,7 @@ class StudentModule(nn.Module):
         return view
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def block_list(self) -> tuple[int, ...]:
         """Latent frames of the first blocks; the last size repeats."""
         return (self.block_frames,)
 
@@ -127,6 +127,21 @@ class StudentModule(nn.Module):
     def vocabulary(self) -> tuple[str, ...]:
         """Words its own text encoder knows; empty when that takes any word."""
         return ()
+
+    @property
+    def history_frames(self) -> int:
+        """Latent frames of the past that can matter to it."""
+        return int(self.spec.window or self.spec.max_frames)
+
+    def recache(self, past: Sequence[Tensor], text: Any, seen: int) -> Any:
+        """Return the cache of the last blocks ``past`` [B, b, C, h, w] of ``seen`` frames, as if ``text`` had held then.
+
+        This is how a prompt changes during a rollout (LongLive, 2509.22622, KV recache).
+        """
+        cache = replace(self.empty_cache(), seen=seen - sum(block.shape[1] for block in past))
+        for block in past:
+            cache = self.commit(block, text, cache)
+        return cache
 
     @property
     def device(self) -> torch.device:

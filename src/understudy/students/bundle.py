@@ -24,6 +24,7 @@ from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomi
 from understudy.students.anyflow import AnyFlowStudent
 from understudy.students.base import StudentModule
 from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.wan.model import WanStudent
 
 BUILTIN: Final = "builtin:"
 _FORMAT: Final = 1
@@ -31,6 +32,7 @@ _FORMAT: Final = 1
 _STUDENTS: Final[dict[str, type[StudentModule]]] = {
     CausalVideoTransformer.kind: CausalVideoTransformer,
     AnyFlowStudent.kind: AnyFlowStudent,
+    WanStudent.kind: WanStudent,
 }
 _CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
     SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config)),

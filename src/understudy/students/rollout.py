@@ -18,7 +18,7 @@ from understudy.errors import ConfigError
 from understudy.students.base import Student, block_size
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
-"""(block index, step index, shape [B, b, C, h, w]) -> standard normal noise."""
+"""(block index, step index, shape [B, b, C, h, w]) -> standard normal noise; recorded draws do as well."""
 OnState = Callable[[int, Tensor, Tensor], None]
 """(step index, state x_t [B, b, C, h, w], its levels [B, b]): told what the sampler visits, block by block."""
 
@@ -63,6 +63,8 @@ def rollout(
     frames: int | None = None,
     start: Start | None = None,
     on_state: OnState | None = None,
+    given: Tensor | None = None,
+    switch: Callable[[int], Any] | None = None,
 ) -> Iterator[Tensor]:
     """Yield clean latent blocks [B, b, C, h, w], ``frames`` latent frames in all, or without end.
 
@@ -76,38 +78,79 @@ def rollout(
         frames: latent frames to draw, rounded up to whole blocks; None streams for ever.
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
         on_state: told every noised state x_t the sampler visits.
+        given: clean first frames [B, f, C, h, w] in whole blocks (image or video to video); they are yielded as they are.
+        switch: asked before every block for another conditioning; None keeps the one that holds. The past is cached
+            anew under a new one. Needs a student with ``recache``.
+
+    Raises:
+        ConfigError: ``start`` is too short or ``given`` ends inside a block.
     """
-    cache, stepper = student.empty_cache(), getattr(student, "step", None)
+    cache = student.empty_cache()
     previous: Tensor | None = None
+    history: list[Tensor] = []
     index = drawn = 0
     while frames is None or drawn < frames:
         size = block_size(student, index)
         shape = (batch, size, *student.latent_shape)
-        if previous is not None:  # committing late spares the pass after a finite clip's last block
+        changed = None if switch is None else switch(index)
+        if changed is not None and changed is not text:
+            text = changed
+            cache = student.recache(history, text, drawn) if history else cache  # type: ignore[attr-defined]
+        elif previous is not None:  # committing late spares the pass after a finite clip's last block
             cache = student.commit(previous, text, cache)
         if start is not None and drawn + size > start.latents.shape[1]:
             raise ConfigError(
                 f"a start of {start.latents.shape[1]} latent frames ends before frame {drawn + size} of the "
                 "rollout: give whole blocks, as many as are drawn"
             )
-        eps = noise(index, 0, shape).to(student.device)
-        x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + size]
-        own = flow.levels_of_block(levels, index)
-        for step, level in enumerate(own):
-            t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
-            x_t = x0
-            if stepper is None or step == 0:
-                x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
-            if on_state is not None:
-                on_state(step, x_t, t)
-            if stepper is None:
-                x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
-            else:
-                after = torch.full_like(t, own[step + 1] if step + 1 < len(own) else 0.0)
-                x0 = stepper(x_t, t, after, text, cache)
+        if given is not None and drawn < given.shape[1]:
+            if drawn + size > given.shape[1]:
+                raise ConfigError(
+                    f"{given.shape[1]} given latent frames end inside block {index} of {size} frames: give whole blocks, "
+                    "or a block list whose first blocks they fill"
+                )
+            x0 = given[:, drawn : drawn + size].to(student.device)
+        else:
+            x0 = _draw_block(student, text, cache, levels, noise, start, index, drawn, shape, on_state)
         yield x0
         previous = x0
         index, drawn = index + 1, drawn + size
+        if switch is not None:
+            history.append(x0)
+            while sum(block.shape[1] for block in history) > student.history_frames:  # type: ignore[attr-defined]
+                history.pop(0)
+
+
+def _draw_block(
+    student: Student,
+    text: Any,
+    cache: Any,
+    levels: Sequence[float] | Sequence[Sequence[float]],
+    noise: Noise,
+    start: Start | None,
+    index: int,
+    drawn: int,
+    shape: tuple[int, ...],
+    on_state: OnState | None,
+) -> Tensor:
+    """Return the clean block ``index`` of ``shape`` [B, b, C, h, w], whose first frame is frame ``drawn``."""
+    stepper = getattr(student, "step", None)
+    eps = noise(index, 0, shape).to(student.device)
+    x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + shape[1]]
+    own = flow.levels_of_block(levels, index)
+    for step, level in enumerate(own):
+        t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
+        x_t = x0
+        if stepper is None or step == 0:
+            x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
+        if on_state is not None:
+            on_state(step, x_t, t)
+        if stepper is None:
+            x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
+        else:
+            after = torch.full_like(t, own[step + 1] if step + 1 < len(own) else 0.0)
+            x0 = stepper(x_t, t, after, text, cache)
+    return x0
 
 
 def roll_clip(
@@ -121,7 +164,7 @@ def roll_clip(
     on_state: OnState | None = None,
 ) -> Tensor:
     """Return a whole rollout as latents [B, F, C, h, w]; see ``rollout``."""
-    blocks = list(rollout(student, text, batch, levels, noise, frames, start, on_state))
+    blocks = list(rollout(student, text, batch, levels, noise, frames, start, on_state=on_state))
     return torch.cat(blocks, dim=1)[:, :frames]
 
 
