@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class ClipRecord:
         time: when it was recorded, ISO 8601 in UTC.
         terms: what the teacher's terms say about training on its outputs.
         reason: why it was rejected; None when done.
+        provenance: what else is known of how it came about: the teacher's job id, the cost, the prompt as the teacher
+            rewrote it.
     """
 
     key: str
@@ -59,6 +61,7 @@ class ClipRecord:
     time: str
     terms: str
     reason: str | None
+    provenance: dict[str, object] = field(default_factory=dict)
 
 
 def record_key(teacher: str, prompt: str, asked: Mapping[str, object], seed: int) -> str:
@@ -133,6 +136,7 @@ class ClipStore:
         terms: str,
         data: bytes,
         received: Mapping[str, object],
+        provenance: Mapping[str, object] | None = None,
     ) -> ClipRecord:
         """Keep a clip: its file first, then its record, both on disk when this returns.
 
@@ -147,6 +151,7 @@ class ClipStore:
             terms: what the teacher's terms say about training on its outputs.
             data: the mp4 file, which has to decode.
             received: what arrived, as `understudy.clips.probe` says it.
+            provenance: what else is worth keeping.
 
         Raises:
             StoreError: the store cannot be written; nothing is recorded then.
@@ -160,6 +165,7 @@ class ClipStore:
                 return known
             digest = sha256_hex(data)
             request = _request(key, teacher, prompt, asked, seed, terms)
+            request["provenance"] = dict(provenance or {})
             record = ClipRecord(status="done", received=dict(received), clip=digest, reason=None, **request)
             target = self.clip_path(record)
             try:
@@ -343,7 +349,7 @@ def _request(key: str, teacher: str, prompt: str, asked: Mapping[str, object], s
 def _parse(line: bytes) -> ClipRecord | None:
     """Return the record in ``line``, or None when it holds none; names it does not know are left out."""
     try:
-        values = json.loads(line)
+        values = {"provenance": {}, **json.loads(line)}  # which earlier versions did not write
         record = ClipRecord(**{field.name: values[field.name] for field in fields(ClipRecord)})
     except (ValueError, TypeError, KeyError):
         return None
