@@ -6,6 +6,7 @@ from understudy.commands.base import Verb
 from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
+from understudy.commands.world import WorldServe
 
 VERBS: Final[dict[str, type[Verb]]] = {
     "collect": Collect,
@@ -15,4 +16,5 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "report": Report,
     "doctor": Doctor,
     "config": Config,
+    "world serve": WorldServe,
 }

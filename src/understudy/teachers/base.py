@@ -212,4 +212,4 @@ def as_jobs(teacher: Teacher | JobTeacher) -> JobTeacher:
     """Return ``teacher`` in the form that works on jobs."""
     if hasattr(teacher, "generate"):
         return _Immediate(cast(Teacher, teacher))
-    return cast(JobTeacher, teacher)
+    return teacher
