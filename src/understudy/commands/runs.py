@@ -47,7 +47,8 @@ class Collect(RecipeVerb):
             section = config.collection.model_copy(update=changed)
             config = config.model_copy(update={"collection": section})
         if config.teacher.kind not in ("world", "folder"):
-            print(f"terms of {experiment.build_teacher(config).name}: {experiment.build_teacher(config).terms}")
+            teacher = experiment.build_teacher(config)
+            print(f"terms of {teacher.name}: {teacher.terms}")
             report = experiment.collect(config, None, self._approve, self.held_out, self.retry_unsure)
         else:
             report = experiment.collect(config, held_out=True) if self.held_out else experiment.collect(config)

@@ -107,7 +107,8 @@ class Web:
             )
         if self._origin.scheme == "http" and not (plain_http or _is_loopback(self._origin.hostname)):
             raise ConfigError(
-                f"teacher.url {url!r} is not encrypted; use https, or set teacher.plain_http for a server in your own network"
+                f"teacher.url {url!r} is not encrypted; use https, or set teacher.plain_http for a server in your own "
+                "network"
             )
 
     @property
@@ -129,6 +130,7 @@ class Web:
             TransientError: 408, 409, 425, 429, 5xx, or no answer.
             TeacherStopped: 401 or 402.
         """
+        client = self._open()
         import httpx
 
         url = urljoin(self.url + "/", path) if "://" in path else f"{self.url}/{path.lstrip('/')}"
@@ -163,13 +165,14 @@ class Web:
             ClipError: it is too large, or lies where nothing is fetched from.
             TransientError: 408, 409, 425, 429, 5xx, or the connection broke.
         """
+        client = self._open()
         import httpx
 
         url = url if "://" in url else f"{self.url}/{url.lstrip('/')}"
         try:
             for _ in range(_MAX_REDIRECTS):
                 self._check_address(url)
-                with self._open().stream("GET", url, headers=self._keyed() if self._is_own(url) else {}) as reply:
+                with client.stream("GET", url, headers=self._keyed() if self._is_own(url) else {}) as reply:
                     self._check_peer(url, reply)
                     if reply.is_redirect:
                         url = urljoin(url, reply.headers["location"])

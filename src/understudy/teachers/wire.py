@@ -146,7 +146,7 @@ class WireTeacher:
         shape, names = self._shape, self._names(handle)
         reply = self._ask(shape.poll, names)
         said = next((word for path in _paths(shape.state) if isinstance(word := at(reply.data, path), str)), "")
-        state = next((state for state, words in shape.states.items() if said in words), "running")
+        state: JobState = next((state for state, words in shape.states.items() if said in words), "running")
         reason = next((str(found) for path in shape.reason if (found := at(reply.data, path))), "")
         if state == "done" and reason and not shape.asset:
             state = "failed"  # an error inside a completed job
@@ -161,7 +161,7 @@ class WireTeacher:
         if state == "done" and not (asset or shape.asset):
             return JobStatus("failed", f"{self._web.host} calls the job done but names no clip")
         price = float(cost) if isinstance(cost, int | float) else None
-        return JobStatus(state, asset=asset, cost=price, notes=notes)  # type: ignore[arg-type]
+        return JobStatus(state, asset=asset, cost=price, notes=notes)
 
     def download(self, handle: str, status: JobStatus, path: Path) -> None:
         """Fetch the clip from the address in the last reply, or from the shape's own."""
