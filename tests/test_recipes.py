@@ -71,6 +71,7 @@ def values(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
         str: TEXTS,
         Path: TEXTS,
         type(None): st.none(),
+        Any: st.one_of(TEXTS, st.booleans(), st.integers(-9, 9)),
     }
     return simple[annotation]
 
