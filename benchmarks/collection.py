@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import resource
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,8 @@ def accounts(world: World, path: Path, count: int) -> dict[str, object]:
     store = ClipStore(path)
     with Ledger(path) as ledger:
         states = Counter(row.state for row in ledger.jobs())
+        ended = sqlite3.connect(ledger.path).execute("SELECT handle, outcome FROM submissions").fetchall()
+    gone = [h for h, outcome in ended if outcome in ("expired", "failed") and h in world.jobs]
     made = Counter(job.request["seed"] for job in world.jobs.values())
     again = Counter(job.request["seed"] for job in world.jobs.values() if job.forgotten or job.failed)
     return {
@@ -64,6 +67,9 @@ def accounts(world: World, path: Path, count: int) -> dict[str, object]:
         "jobs_made": len(world.jobs),
         "jobs_the_server_lost_or_failed": sum(again.values()),
         "submission_keys_used_for_two_jobs": len(world.jobs) - len({job.key for job in world.jobs.values()}),
+        "good_jobs_given_up_because_their_clip_could_not_be_fetched": sum(
+            not (world.jobs[h].failed or world.jobs[h].forgotten) for h in gone
+        ),
         "clips_with_two_good_jobs": sum(made[seed] - again[seed] > 1 for seed in made),
     }
 

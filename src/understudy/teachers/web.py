@@ -138,17 +138,16 @@ class Web:
             raise TeacherError(f"the teacher sent the address of another host ({_short(url)}) to ask; it is not asked")
         files = None if form is None else {name: (None, value) for name, value in form.items()}
         try:
-            with self._open().stream(
-                method, url, json=json, files=files, headers={**self._keyed(), **(headers or {})}
-            ) as r:
+            sent = {**self._keyed(), **(headers or {})}
+            with client.stream(method, url, json=json, files=files, headers=sent) as r:
                 body = bytearray()
                 for chunk in r.iter_bytes():
                     body += chunk
                     if len(body) > _MAX_REPLY:
                         raise TeacherError(f"{self.host} answered with more than {_MAX_REPLY >> 20} MiB of text")
         except httpx.TransportError as error:
-            sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-            raise TransientError(f"no answer from {self.host} ({type(error).__name__})", unsure=sent) from None
+            unsure = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+            raise TransientError(f"no answer from {self.host} ({type(error).__name__})", unsure=unsure) from None
         text = self._blot(bytes(body).decode("utf-8", "replace"))
         try:
             reply = Reply(r.status_code, _json(text), text)
