@@ -240,7 +240,7 @@ WRONG = [
     ("beta: 3\n", "line 1: unknown key beta (value 3); did you mean objective.beta?"),
     ("zzzz: 3\n", "unknown key zzzz (value 3); there are the keys name, out,"),
     ("teacher:\n  path: x\n", "unknown key teacher.path (value \"x\"); only kind folder has it: set teacher.kind"),
-    ("teacher:\n  kind: wrold\n", 'line 2: teacher.kind is "wrold"; expected one of world, folder, api; did you mean world?'),
+    ("teacher:\n  kind: wrold\n", 'kind is "wrold"; expected one of world, folder, api; did you mean world?'),
     ("teacher:\n  kind: 3\n", "teacher.kind is 3; expected one of world, folder, api"),
     ("teacher:\n  kind: folder\n", "teacher.path is missing; expected path (Folder of mp4"),
     ("teacher: 3\n", "teacher is 3; expected section of kind world or folder or api"),
