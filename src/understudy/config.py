@@ -69,6 +69,21 @@ class FilePromptsConfig(Section):
     """Prompts for evaluation; none may be in ``train``."""
 
 
+class DamageConfig(Section):
+    """Harm done to training clips, to see what a method makes of clips that are not clean; by default none."""
+
+    crf: float | None = Field(None, ge=0, le=51)
+    """Compress again at this H.264 rate factor: 40 is heavy."""
+    watermark: float = Field(0.0, ge=0, le=1)
+    """Strength of a mark in the lower left corner."""
+    fps: float | None = Field(None, gt=0)
+    """Keep only this many frames per second."""
+    size: int | None = Field(None, ge=8)
+    """Scale down to this side in pixels."""
+    wrong: float = Field(0.0, ge=0, le=1)
+    """Share of the prompts that get clips of another prompt."""
+
+
 class ClipsConfig(Section):
     """Teacher clips."""
 
@@ -78,6 +93,10 @@ class ClipsConfig(Section):
     """Clips per training prompt."""
     seed: int = Field(0, ge=0)
     """Which takes the teacher is asked for; apart from the run's seed, so that runs of other seeds share the store."""
+    limit: int | None = Field(None, ge=1)
+    """Train on this many of the clips only, drawn by the run's seed and spread over the prompts; null: all."""
+    damage: DamageConfig = DamageConfig()
+    """Harm done to the training clips on their way from the store."""
 
 
 class StudentConfig(Section):
@@ -122,36 +141,103 @@ class DiscriminatorConfig(Section):
     """Rollouts in that pool."""
     steps: int = Field(2, ge=0)
     """Steps per student update."""
+    loss: Literal["paired", "unpaired"] = "paired"
+    """paired: Bradley-Terry on pairs of a prompt; unpaired: binary cross-entropy, an ablation."""
+    held_out: float = Field(0.0, ge=0, lt=1)
+    """Share of the teacher clips it never trains on: pair accuracy on them shows when it memorises the others."""
+    controller: Literal["none", "rate"] = "none"
+    """rate: lr is only where it begins; it is then led so that pair accuracy stays inside ``band``."""
+    band: tuple[float, float] = (0.7, 0.9)
+    """Pair accuracies between which the controller leaves the learning rate alone."""
+    rates: tuple[float, float] = (1e-5, 1e-3)
+    """Smallest and largest learning rate that the controller may choose."""
 
 
-class AFDConfig(Section):
-    """Adversarial flow distillation."""
+class OnPolicyConfig(Section):
+    """What all objectives on the student's own rollouts have in common."""
 
-    kind: Literal["afd"] = "afd"
-    reward: Literal["discriminator", "random"] = "discriminator"
-    """random: the control that shows what the update does without information."""
     group: int = Field(8, ge=1)
     """Rollouts K per prompt."""
-    beta: float = Field(0.5, gt=0)
-    """Mixing of the positive and negative branch; the loss is divided by it."""
-    limit: float = Field(1.0, gt=0)
-    """Advantage clip."""
-    scope: Literal["group", "batch"] = "group"
-    """Where the advantage's standard deviation is taken."""
     prior: float = Field(0.15, ge=0)
     """Weight lambda of the pull towards the prior policy."""
     prior_policy: Literal["slow", "start"] = "slow"
     """slow: a slow average of the run's own average; start: the frozen start student (the paper)."""
-    levels: Literal["sampler", "continuous"] = "sampler"
-    """Noise levels of the update: the sampler's own, or uniform."""
-    space: Literal["x0", "velocity"] = "x0"
-    """Space of the loss."""
     shared_blocks: int = Field(1, ge=0)
     """First blocks whose noise a group shares; they are left out of the loss."""
     shared_share: float = Field(1.0, ge=0, le=1)
     """Share of the updates whose groups share their first blocks; in the others every block is drawn and trained."""
     old_decay: float = Field(0.5, ge=0, lt=1)
     """Largest decay of the old policy; it rises from 0 by 0.02 per update."""
+
+
+class AFDConfig(OnPolicyConfig):
+    """Adversarial flow distillation."""
+
+    kind: Literal["afd"] = "afd"
+    reward: Literal["discriminator", "random"] = "discriminator"
+    """random: the control that shows what the update does without information."""
+    beta: float = Field(0.5, gt=0)
+    """Mixing of the positive and negative branch; the loss is divided by it."""
+    limit: float = Field(1.0, gt=0)
+    """Advantage clip."""
+    scope: Literal["group", "batch"] = "group"
+    """Where the advantage's standard deviation is taken."""
+    levels: Literal["sampler", "continuous"] = "sampler"
+    """Noise levels of the update: the sampler's own, or uniform."""
+    space: Literal["x0", "velocity"] = "x0"
+    """Space of the loss."""
+    branches: Literal["both", "positive"] = "both"
+    """positive: without the negative branch, an ablation."""
+    context: Literal["clean", "noisy"] = "clean"
+    """What a block of the update sees of the past: the clean rollout, as in sampling, or, an ablation, its noised state."""
+
+
+class GANConfig(OnPolicyConfig):
+    """Direct adversarial training: the discriminator's gradient through the decoder and the last denoising step."""
+
+    kind: Literal["gan"] = "gan"
+    old_decay: float = Field(0.0, ge=0, lt=1)
+    """Largest decay of the old policy; 0: rollouts are always the current student's."""
+
+
+class PolicyGradientConfig(OnPolicyConfig):
+    """Reverse-chain policy gradient: clipped likelihood ratios of the sampler's re-noising steps (GRPO)."""
+
+    kind: Literal["grpo"] = "grpo"
+    limit: float = Field(5.0, gt=0)
+    """Advantage clip."""
+    scope: Literal["group", "batch"] = "group"
+    """Where the advantage's standard deviation is taken."""
+    ratio_clip: float = Field(0.2, gt=0, lt=1)
+    """Likelihood ratios are clipped to 1 +- this."""
+
+
+class ScoreMatchingConfig(OnPolicyConfig):
+    """Distribution matching: a score of the teacher's clips against a score of own rollouts (DMD), no discriminator."""
+
+    kind: Literal["dmd"] = "dmd"
+    old_decay: float = Field(0.0, ge=0, lt=1)
+    """Largest decay of the old policy; 0: rollouts are always the current student's."""
+    rerender: bool = True
+    """Fit the teacher's score to clips drawn again by the start student (needs discriminator.rerender)."""
+    score_lr: float = Field(4e-4, gt=0)
+    """AdamW learning rate of both scores."""
+    score_warmup: int = Field(60, ge=0)
+    """Steps of both scores before the student moves."""
+    score_steps: int = Field(2, ge=1)
+    """Steps of both scores per student update."""
+
+
+class InputGradientConfig(OnPolicyConfig):
+    """Experimental: move each rollout a small step along the discriminator's input gradient and regress to it."""
+
+    kind: Literal["input-gradient"] = "input-gradient"
+    reach: float = Field(0.1, gt=0)
+    """Length of that step: RMS over the clip, in latents of unit variance."""
+    levels: Literal["sampler", "continuous"] = "sampler"
+    """Noise levels of the update."""
+    space: Literal["x0", "velocity"] = "x0"
+    """Space of the loss."""
 
 
 class SFTConfig(Section):
@@ -164,9 +250,14 @@ class SFTConfig(Section):
     """Train on clips drawn again by the start student (needs discriminator.rerender)."""
     masked_blocks: int = Field(0, ge=0)
     """First blocks left out of the loss."""
+    group: int = Field(8, ge=1)
+    """Clips per prompt of the batch; as an arm of a comparison it takes the main objective's."""
 
 
-ObjectiveConfig = Annotated[AFDConfig | SFTConfig, Field(discriminator="kind")]
+ObjectiveConfig = Annotated[
+    AFDConfig | SFTConfig | GANConfig | PolicyGradientConfig | ScoreMatchingConfig | InputGradientConfig,
+    Field(discriminator="kind"),
+]
 
 
 class TrainConfig(Section):

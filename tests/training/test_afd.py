@@ -56,7 +56,7 @@ def test_an_update_moves_the_student_and_the_start_stays(build) -> None:
 
 def test_flat_scores_give_no_gradient(build, monkeypatch) -> None:
     objective, state, _ = ready(build, steps=3)
-    monkeypatch.setattr(objective, "_scores", lambda network, own: torch.ones(len(own.prompts)))
+    monkeypatch.setattr(objective, "_scores", lambda network, own: torch.ones(len(own.prompts) // 4, 4))
     assert objective.step(state).values["grad_norm"] == pytest.approx(0.0, abs=1e-7)
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from understudy.commands.base import Verb
+from understudy.commands.bench import Bench
 from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
@@ -14,6 +15,7 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "generate": Generate,
     "evaluate": Evaluate,
     "report": Report,
+    "bench": Bench,
     "doctor": Doctor,
     "config": Config,
     "store list": StoreList,

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from understudy.clips import Clip
-from understudy.codecs.base import to_frames
+from understudy.codecs.base import latent_frames, to_frames
 from understudy.errors import ConfigError
 from understudy.students.bundle import Bundle
 from understudy.students.rollout import SeededNoise, roll_clip, rollout
@@ -17,7 +17,7 @@ from understudy.students.rollout import SeededNoise, roll_clip, rollout
 def draw_clips(bundle: Bundle, prompts: Sequence[str], seeds: Sequence[int], batch: int = 64) -> list[Clip]:
     """Return one clip of the trained length for every prompt and seed; a clip depends on its own seed only."""
     clips: list[Clip] = []
-    frames = bundle.form.frames // bundle.codec.frames_per_latent
+    frames = latent_frames(bundle.codec, bundle.form.frames)
     for low in range(0, len(prompts), batch):
         part = prompts[low : low + batch]
         text = bundle.student.encode_text(part)
@@ -37,10 +37,11 @@ def draw_long_clip(bundle: Bundle, prompt: str, seed: int, seconds: float) -> Cl
     if not seconds > 0 or not math.isfinite(seconds):
         raise ConfigError(f"seconds must be a positive number, got {seconds}")
     frames = max(1, round(seconds * bundle.form.fps))
-    latents = math.ceil(frames / bundle.codec.frames_per_latent)
+    latents = latent_frames(bundle.codec, frames)
     spec = bundle.student.spec
     if latents > spec.max_frames and not spec.window:
-        longest = spec.max_frames * bundle.codec.frames_per_latent / bundle.form.fps
+        codec = bundle.codec
+        longest = (codec.first_frames + (spec.max_frames - 1) * codec.frames_per_latent) / bundle.form.fps
         raise ConfigError(
             f"{seconds:g} s is longer than the {longest:.2f} s this student was trained on: "
             f"give a window of at most {spec.max_frames} latent frames (--window {spec.max_frames}) to roll its cache"

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from understudy import flow
 from understudy.errors import ConfigError
-from understudy.students.base import Student
+from understudy.students.base import Student, block_size
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 """(block index, step index, shape [B, b, C, h, w]) -> standard normal noise."""
+OnState = Callable[[int, Tensor, Tensor], None]
+"""(step index, state x_t [B, b, C, h, w], its levels [B, b]): told what the sampler visits, block by block."""
 
 
 class SeededNoise:
@@ -54,10 +56,11 @@ def rollout(
     student: Student,
     text: Any,
     batch: int,
-    levels: Sequence[float],
+    levels: Sequence[float] | Sequence[Sequence[float]],
     noise: Noise,
     frames: int | None = None,
     start: Start | None = None,
+    on_state: OnState | None = None,
 ) -> Iterator[Tensor]:
     """Yield clean latent blocks [B, b, C, h, w], ``frames`` latent frames in all, or without end.
 
@@ -65,44 +68,77 @@ def rollout(
         student: the policy to roll out.
         text: its conditioning of ``batch`` prompts.
         batch: B.
-        levels: warped noise levels, descending; the first is 1 unless ``start`` is given.
+        levels: warped noise levels, descending; the first is 1 unless ``start`` is given. One list for each of the first
+            blocks gives them levels of their own; the last list repeats.
         noise: source of the initial and of the re-noising noise.
         frames: latent frames to draw, rounded up to whole blocks; None streams for ever.
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
+        on_state: told every noised state x_t the sampler visits.
     """
     cache = student.empty_cache()
-    size = student.block_frames
-    shape = (batch, size, *student.latent_shape)
     previous: Tensor | None = None
-    index = 0
-    while frames is None or index * size < frames:
+    index = drawn = 0
+    while frames is None or drawn < frames:
+        size = block_size(student, index)
+        shape = (batch, size, *student.latent_shape)
         if previous is not None:  # committing late spares the pass after a finite clip's last block
             cache = student.commit(previous, text, cache)
-        if start is not None and (index + 1) * size > start.latents.shape[1]:
+        if start is not None and drawn + size > start.latents.shape[1]:
             raise ConfigError(
-                f"a start of {start.latents.shape[1]} latent frames ends before frame {(index + 1) * size} of the "
+                f"a start of {start.latents.shape[1]} latent frames ends before frame {drawn + size} of the "
                 "rollout: give whole blocks, as many as are drawn"
             )
         eps = noise(index, 0, shape).to(student.device)
-        x0 = torch.zeros_like(eps) if start is None else start.latents[:, index * size : (index + 1) * size]
-        for step, level in enumerate(levels):
+        x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + size]
+        for step, level in enumerate(flow.levels_of_block(levels, index)):
             t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
             x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
+            if on_state is not None:
+                on_state(step, x_t, t)
             x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
         yield x0
         previous = x0
-        index += 1
+        index, drawn = index + 1, drawn + size
 
 
 def roll_clip(
     student: Student,
     text: Any,
     batch: int,
-    levels: Sequence[float],
+    levels: Sequence[float] | Sequence[Sequence[float]],
     noise: Noise,
     frames: int,
     start: Start | None = None,
+    on_state: OnState | None = None,
 ) -> Tensor:
     """Return a whole rollout as latents [B, F, C, h, w]; see ``rollout``."""
-    blocks = list(rollout(student, text, batch, levels, noise, frames, start))
+    blocks = list(rollout(student, text, batch, levels, noise, frames, start, on_state))
     return torch.cat(blocks, dim=1)[:, :frames]
+
+
+def roll_chain(
+    student: Student,
+    text: Any,
+    batch: int,
+    levels: Sequence[float] | Sequence[Sequence[float]],
+    noise: Noise,
+    frames: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a whole rollout [B, F, C, h, w], the noised states [S, B, F, C, h, w] it went through and their levels.
+
+    The levels are [S, B, F]. ``teacher_forced`` on the states of one level, with the rollout as clean past, gives the
+    sampler's own predictions. Where first blocks have more steps than later ones, S counts the steps all have, the last.
+    """
+    steps = [len(own) for own in flow.level_lists(levels)]
+    seen: list[list[tuple[Tensor, Tensor]]] = []
+
+    def keep(step: int, x_t: Tensor, t: Tensor) -> None:
+        if step == 0:
+            seen.append([])
+        seen[-1].append((x_t, t))
+
+    latents = roll_clip(student, text, batch, levels, noise, frames, on_state=keep)
+    blocks = [block[-min(steps) :] for block in seen]
+    states = torch.stack([torch.cat([x for x, _ in same], dim=1)[:, :frames] for same in zip(*blocks, strict=True)])
+    times = torch.stack([torch.cat([t for _, t in same], dim=1)[:, :frames] for same in zip(*blocks, strict=True)])
+    return latents, states, times
