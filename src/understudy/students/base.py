@@ -45,6 +45,10 @@ class Student(Protocol):
         """Return ``cache`` extended by the clean block [B, b, C, h, w]."""
         ...
 
+    def recache(self, text: Any, cache: Any) -> Any:
+        """Return ``cache`` with the clean past it holds computed again under another ``text``: a prompt switch."""
+        ...
+
     def teacher_forced(self, clean: Tensor, noisy: Tensor, levels: Tensor, text: Any) -> Tensor:
         """Return the velocity [B, F, C, h, w] of all noisy blocks at once, each seeing clean blocks before it."""
         ...

@@ -17,6 +17,8 @@ from understudy.students.base import Student
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 """(block index, step index, shape [B, b, C, h, w]) -> standard normal noise."""
+Steer = Callable[[int, Any], Any]
+"""(block index, cache) -> the conditioning to go on with, or None to leave it; asked before every block."""
 
 
 class SeededNoise:
@@ -58,6 +60,8 @@ def rollout(
     noise: Noise,
     frames: int | None = None,
     start: Start | None = None,
+    given: Tensor | None = None,
+    steer: Steer | None = None,
 ) -> Iterator[Tensor]:
     """Yield clean latent blocks [B, b, C, h, w], ``frames`` latent frames in all, or without end.
 
@@ -69,15 +73,28 @@ def rollout(
         noise: source of the initial and of the re-noising noise.
         frames: latent frames to draw, rounded up to whole blocks; None streams for ever.
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
+        given: clean latents [B, F, C, h, w] of an image or a clip to go on from, F a multiple of the block; they are
+            yielded and committed as the first blocks.
+        steer: turns the rollout to another prompt on the way. The past is computed again with it (the recache of
+            LongLive, 2509.22622): the picture goes on, what it attends to says the new prompt.
     """
     cache = student.empty_cache()
     size = student.block_frames
     shape = (batch, size, *student.latent_shape)
+    if given is not None and given.shape[1] % size:
+        raise ConfigError(f"{given.shape[1]} given latent frames are no whole blocks of {size}: give whole blocks")
     previous: Tensor | None = None
     index = 0
     while frames is None or index * size < frames:
         if previous is not None:  # committing late spares the pass after a finite clip's last block
             cache = student.commit(previous, text, cache)
+        if steer is not None and (turned := steer(index, cache)) is not None:
+            text, cache = turned, student.recache(turned, cache)
+        if given is not None and index * size < given.shape[1]:
+            previous = given[:, index * size : (index + 1) * size]
+            yield previous
+            index += 1
+            continue
         if start is not None and (index + 1) * size > start.latents.shape[1]:
             raise ConfigError(
                 f"a start of {start.latents.shape[1]} latent frames ends before frame {(index + 1) * size} of the "
