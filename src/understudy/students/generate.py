@@ -127,12 +127,10 @@ def stream_clip(
     switches: Sequence[tuple[float, str]] = (),
     given: Frames | None = None,
 ) -> Iterator[Frames]:
-    """Yield the frames [T, H, W, 3] of one clip of ``seconds`` block by block, as they are drawn.
+    """Yield the frames [T, H, W, 3] of one clip of ``seconds`` (infinity: without end) block by block, as they are drawn.
 
-    Args:
-        bundle, prompt, seed, given: see ``ClipStream``.
-        seconds: length of the clip; infinity goes on for ever.
-        switches: (seconds, prompt): from the first block that starts at this time or later, the prompt is this one.
+    ``switches`` are (seconds, prompt): from the first block that starts at this time or later, the prompt is this one.
+    See ``ClipStream`` for the rest.
 
     Raises:
         ConfigError: the length is not positive, or is past the trained one and the student has no window.
