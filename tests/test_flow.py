@@ -139,3 +139,14 @@ def test_draws_follow_their_generator() -> None:
     assert all(torch.equal(a, b) for a, b in zip(both(3), both(3), strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(both(3), both(4), strict=True))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_levels_drawn_for_a_block_are_its_own() -> None:
+    levels = ((1.0, 0.75, 0.5), (0.25,))
+    drawn = flow.draw_levels(levels, (200, 4), torch.Generator().manual_seed(0))
+    assert set(drawn[:, 0].tolist()) == {1.0, 0.75, 0.5}
+    assert set(drawn[:, 1:].flatten().tolist()) == {0.25}
+    frames = flow.per_frame(drawn, (1, 3, 3, 2))
+    assert frames.shape == (200, 9)
+    assert torch.equal(frames[:, 0], drawn[:, 0])
+    assert torch.equal(frames[:, 4:7], drawn[:, 2:3].expand(-1, 3))

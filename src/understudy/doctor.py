@@ -18,11 +18,13 @@ import torch
 
 from understudy import experiment
 from understudy.clips import Clip, decode_mp4, encode_mp4, read_mp4
+from understudy.codecs.base import latent_frames
 from understudy.collection.collect import plan_jobs
 from understudy.collection.store import ClipRecord, ClipStore, record_key
 from understudy.config import AFDConfig, RunConfig
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.recipes import load_recipe
+from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
 from understudy.teachers.base import Teacher
 from understudy.teachers.folder import FolderTeacher
@@ -322,7 +324,7 @@ def _fit(config: RunConfig, bundle: Bundle) -> Iterable[Hint]:
             f"{spec.window} latent frames hold the sink ({spec.sink}) and one block ({spec.block_frames}): a block "
             "does not see the one before it",
         )
-    blocks = form.frames // bundle.codec.frames_per_latent // spec.block_frames
+    blocks = len(block_sizes(bundle.student, latent_frames(bundle.codec, form.frames)))
     if isinstance(config.objective, AFDConfig):
         unused = config.objective.shared_blocks
     else:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from understudy import __version__
+from understudy import __version__, flow
 from understudy.baselines import build_objective
 from understudy.clips import Clip, read_file, resample, write_mp4
-from understudy.codecs.base import to_frames, to_tensor
+from understudy.codecs.base import latent_frames, to_frames, to_tensor
 from understudy.collection.collect import CollectReport, plan_jobs
 from understudy.collection.collect import collect as collect_jobs
 from understudy.collection.store import ClipStore
@@ -34,9 +34,9 @@ from understudy.mp4 import FragmentedMp4, Frames
 from understudy.prompts import prompt_id, read_prompts
 from understudy.recipes import dump, load_recipe
 from understudy.runlog import RunLog, verdicts
+from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
 from understudy.students.generate import draw_clips, draw_long_clip, read_given, stream_clip
-from understudy.students.transformer import CausalVideoTransformer
 from understudy.teachers.base import ClipParams, Teacher
 from understudy.teachers.folder import FolderTeacher
 from understudy.teachers.world import grammar
@@ -147,7 +147,7 @@ class _Evaluator:
     teacher: ClipSet
     folder: Path
 
-    def student(self, name: str, student: CausalVideoTransformer) -> dict[str, Any]:
+    def student(self, name: str, student: StudentModule) -> dict[str, Any]:
         """Measure a student on all held-out prompts, with the same seeds for every arm."""
         per_prompt = self.config.evaluation.rollouts
         texts = [prompt for prompt in self.prompts for _ in range(per_prompt)]
@@ -209,8 +209,9 @@ def load_start(config: RunConfig) -> Bundle:
     if config.student.window is not None or config.student.sink is not None:
         bundle = bundle.with_window(config.student.window, config.student.sink)
     levels = bundle.levels if config.student.levels is None else config.student.levels
-    if not levels or levels[0] != 1 or any(a <= b for a, b in zip(levels, (*levels[1:], 0.0), strict=True)):
-        raise ConfigError(f"student.levels {list(levels)} must fall from 1 and stay above 0")
+    for own in flow.level_lists(levels):
+        if not own or own[0] != 1 or any(a <= b for a, b in zip(own, (*own[1:], 0.0), strict=True)):
+            raise ConfigError(f"student.levels {list(own)} must fall from 1 and stay above 0")
     try:
         bundle.student.to(config.device)
         bundle.codec.to(config.device)
@@ -274,7 +275,7 @@ def main_arm(config: RunConfig) -> str:
     return f"{kind}-main" if kind in config.compare else kind
 
 
-def _train_arm(config: RunConfig, name: str, data: TeacherClips, bundle: Bundle, log: RunLog) -> CausalVideoTransformer:
+def _train_arm(config: RunConfig, name: str, data: TeacherClips, bundle: Bundle, log: RunLog) -> StudentModule:
     """Train one arm from the start student to its end and return its averaged weights."""
     compared = config.compare.get(name)
     settings = config.objective if compared is None else compared.objective
@@ -439,7 +440,7 @@ def describe(config: RunConfig) -> list[str]:
     training, held_out = training_prompts(config), held_out_prompts(config)
     parameters = sum(p.numel() for p in bundle.student.parameters())
     batch = config.train.prompts * (config.objective.group if isinstance(config.objective, AFDConfig) else 8)
-    tokens = bundle.form.frames // bundle.codec.frames_per_latent * bundle.student.frame_tokens
+    tokens = latent_frames(bundle.codec, bundle.form.frames) * bundle.student.frame_tokens
     jobs = len(training) * config.clips.per_prompt
     per_held_out = config.evaluation.reference + config.evaluation.floor
     return [
@@ -447,7 +448,7 @@ def describe(config: RunConfig) -> list[str]:
         f"training prompts: {len(training)}, clips wanted: {jobs}, store: {config.clips.store}",
         f"held-out prompts: {len(held_out)}, teacher clips for reference: {len(held_out) * per_held_out}",
         f"student: {config.student.start}, {parameters:,} parameters, blocks of {spec.block_frames} latent frame(s), "
-        f"sampler levels {', '.join(f'{level:g}' for level in bundle.levels)}",
+        f"sampler levels {', then '.join(', '.join(f'{t:g}' for t in own) for own in flow.level_lists(bundle.levels))}",
         f"update: {batch} rollouts of {tokens} tokens, {config.train.steps} updates"
         + (f" after {config.discriminator.warmup} discriminator steps" if main_arm(config) == "afd" else ""),
         f"arms: {', '.join([*config.compare, main_arm(config)])}",

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+Levels = tuple[float, ...] | tuple[tuple[float, ...], ...]
+"""A few-step sampler: the levels every block visits, or one list for each of the first blocks, whose last repeats."""
+
 
 def expand(t: Tensor, like: Tensor) -> Tensor:
     """Append singleton axes to ``t`` [B, F] until it has the rank of ``like`` [B, F, ...]."""
@@ -58,10 +61,34 @@ def sampler_levels(steps: int, shift: float = 1.0) -> tuple[float, ...]:
     return tuple(warp(uniform, shift).tolist())
 
 
-def draw_levels(levels: Sequence[float], shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
-    """Draw levels [B, F] uniformly from the sampler's own: the states the student really visits."""
-    index = torch.randint(len(levels), shape, generator=generator)
-    return torch.tensor(levels, dtype=torch.float32)[index]
+def level_lists(levels: Sequence[float] | Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    """Return the levels of the first blocks as one list each, the last of which repeats."""
+    nested = tuple(tuple(own) for own in levels if isinstance(own, Sequence))
+    return nested or (tuple(float(level) for level in levels if not isinstance(level, Sequence)),)
+
+
+def levels_of_block(levels: Sequence[float] | Sequence[Sequence[float]], index: int) -> tuple[float, ...]:
+    """Return the levels that block ``index`` visits."""
+    lists = level_lists(levels)
+    return lists[min(index, len(lists) - 1)]
+
+
+def draw_levels(
+    levels: Sequence[float] | Sequence[Sequence[float]],
+    shape: tuple[int, int],
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw levels [B, N] of N blocks uniformly from the sampler's own: the states the student really visits."""
+    lists = [torch.tensor(own, dtype=torch.float32) for own in level_lists(levels)]
+    if len(lists) == 1:
+        return lists[0][torch.randint(len(lists[0]), shape, generator=generator)]
+    columns = [lists[min(block, len(lists) - 1)] for block in range(shape[1])]
+    return torch.stack([own[torch.randint(len(own), shape[:1], generator=generator)] for own in columns], dim=1)
+
+
+def per_frame(levels: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return levels [B, F] of the latent frames of blocks of ``sizes``, given one level per block [B, N]."""
+    return levels.repeat_interleave(torch.tensor(sizes, device=levels.device), dim=1)
 
 
 def draw_continuous(

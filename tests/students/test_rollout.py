@@ -276,3 +276,17 @@ class TestErrors:
         with pytest.raises(ConfigError) as caught:
             run(student, PROMPTS[:2], [1, 2], levels=(0.5,), start=Start(torch.zeros(2, frames, 4, 4, 4)))
         self.one_line(caught, str(frames))
+
+
+class TestBlockList:
+    def test_first_blocks_of_another_size_then_the_last_repeats(self) -> None:
+        stub = Stub(target(frames=9), block_frames=3)
+        stub.blocks = (1, 2, 3)
+        blocks = list(rollout(stub, None, 2, LEVELS[:1], SeededNoise([0, 1]), 9))
+        assert [block.shape[1] for block in blocks] == [1, 2, 3, 3]
+        torch.testing.assert_close(torch.cat(blocks, dim=1), target(frames=9), rtol=0, atol=1e-5)
+
+    def test_every_block_has_its_own_levels(self) -> None:
+        stub = Stub(target(frames=3))
+        list(rollout(stub, None, 2, ((1.0, 0.9, 0.5), (1.0, 0.5)), SeededNoise([0, 1]), 3))
+        assert [round(float(t[0, 0]), 3) for _, t in stub.states] == [1.0, 0.9, 0.5, 1.0, 0.5, 1.0, 0.5]

@@ -9,7 +9,7 @@ from understudy import flow, objective
 from understudy.config import SFTConfig, TrainConfig
 from understudy.discriminators.canonical import levels_below, rerender
 from understudy.errors import ConfigError
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.base import StudentModule, block_sizes
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, set_rate
 from understudy.training.update import Loss, student_update
@@ -23,7 +23,7 @@ class SFT:
         config: SFTConfig,
         train: TrainConfig,
         data: TeacherClips,
-        levels: tuple[float, ...],
+        levels: flow.Levels,
         rerender_level: float | None,
         batch: int,
         seed: int,
@@ -35,7 +35,7 @@ class SFT:
         self.warmup, self.steps = 0, train.steps
         self._latents = data.latents
 
-    def initial_state(self, student: CausalVideoTransformer) -> TrainState:
+    def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step."""
         trained, average = copy.deepcopy(student), copy.deepcopy(student).requires_grad_(False)
         optimiser = torch.optim.AdamW(
@@ -44,7 +44,7 @@ class SFT:
         generator = torch.Generator().manual_seed(self.seed)
         return TrainState({"student": trained, "ema": average}, {"student": optimiser}, generator)
 
-    def prepare(self, state: TrainState, start: CausalVideoTransformer) -> dict[str, float]:
+    def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
         """Draw the clips again by the start student if the baseline asks for that; nothing to probe."""
         if self.config.rerender and self.rerender_level is not None:
             levels = levels_below(self.rerender_level, self.levels)
@@ -69,21 +69,19 @@ class SFT:
         average_into(state.modules["ema"], student, min(self.train.ema, state.step / (state.step + 5)))
         return StepReport(state.step, "update", values)
 
-    def _loss(
-        self, student: CausalVideoTransformer, clean: Tensor, prompts: list[str], generator: torch.Generator
-    ) -> Loss:
+    def _loss(self, student: StudentModule, clean: Tensor, prompts: list[str], generator: torch.Generator) -> Loss:
         """Return the flow-matching loss of clean latents [B, F, C, h, w]."""
         b, f = clean.shape[:2]
-        block = student.block_frames
+        sizes = block_sizes(student, f)
         if self.config.levels == "sampler":
-            levels = flow.draw_levels(self.levels, (b, f // block), generator)
+            levels = flow.draw_levels(self.levels, (b, len(sizes)), generator)
         else:
-            levels = flow.draw_continuous((b, f // block), generator=generator)
-        levels = levels.repeat_interleave(block, 1).to(clean)
+            levels = flow.draw_continuous((b, len(sizes)), generator=generator)
+        levels = flow.per_frame(levels, sizes).to(clean)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         noisy, target = objective.noised_state(clean, noise, levels)
         scale = torch.ones_like(levels)
-        scale[:, : self.config.masked_blocks * block] = 0
+        scale[:, : sum(sizes[: self.config.masked_blocks])] = 0
 
         def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
             text = student.encode_text(prompts[rows])

@@ -1,10 +1,11 @@
 """The codec contract: frames to latents and back, whole clips or as a stream."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class StreamDecoder(Protocol):
@@ -24,6 +25,11 @@ class Codec(Protocol):
         ...
 
     @property
+    def first_frames(self) -> int:
+        """Pixel frames that the first latent frame of a clip stands for."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         ...
@@ -39,6 +45,54 @@ class Codec(Protocol):
     def stream(self) -> StreamDecoder:
         """Return a decoder for a new clip."""
         ...
+
+
+class CodecModule(nn.Module):
+    """Base of the codecs a bundle can hold: a ``Codec`` that says how to build it again.
+
+    Attributes:
+        kind: name of the codec in saved bundles.
+        ships_weights: whether a bundle holds its weights; if not, ``config()`` says where they are.
+    """
+
+    kind: ClassVar[str]
+    ships_weights: ClassVar[bool] = True
+
+    def config(self) -> Mapping[str, Any]:
+        """Return JSON-ready values from which ``students.bundle`` builds it again."""
+        raise NotImplementedError
+
+    @property
+    def frames_per_latent(self) -> int:
+        """See ``Codec``."""
+        raise NotImplementedError
+
+    @property
+    def first_frames(self) -> int:
+        """See ``Codec``."""
+        return self.frames_per_latent
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """See ``Codec``: [B, T, 3, H, W] to [B, F, C, h, w]."""
+        raise NotImplementedError
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See ``Codec``: [B, F, C, h, w] to [B, T, 3, H, W]."""
+        raise NotImplementedError
+
+    def stream(self) -> StreamDecoder:
+        """See ``Codec``."""
+        raise NotImplementedError
+
+
+def latent_frames(codec: Codec, frames: int) -> int:
+    """Return the latent frames that ``frames`` pixel frames need."""
+    return 1 + max(0, -(-(frames - codec.first_frames) // codec.frames_per_latent))
 
 
 def to_tensor(frames: np.ndarray) -> Tensor:

@@ -6,10 +6,12 @@ where a generator is a little off.
 """
 
 from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from understudy.codecs.base import CodecModule
 from understudy.errors import ClipError
 
 _STRIDE = 8
@@ -24,8 +26,10 @@ class SmallCodecSpec:
     frames_per_latent: int = 2
 
 
-class SmallCodec(nn.Module):
+class SmallCodec(CodecModule):
     """Frames [B, T, 3, H, W] in [0, 1] <-> latents [B, F, C, h, w] with T = 2 F, H = 8 h, W = 8 w."""
+
+    kind: ClassVar[str] = "small"
 
     def __init__(self, spec: SmallCodecSpec) -> None:
         super().__init__()
@@ -59,12 +63,7 @@ class SmallCodec(nn.Module):
         """Pixel frames that one latent frame stands for."""
         return self.spec.frames_per_latent
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    def config(self) -> dict[str, int]:
+    def config(self) -> dict[str, Any]:
         """Return the spec as JSON-ready values."""
         return asdict(self.spec)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from understudy.clips import Clip, resample
 from understudy.codecs.base import Codec, to_tensor
+from understudy.flow import Levels, level_lists
 from understudy.students.base import Student
 from understudy.students.bundle import ClipForm
 from understudy.students.rollout import SeededNoise, Start, roll_clip
@@ -30,9 +31,10 @@ def encode_clips(clips: Sequence[Clip], form: ClipForm, codec: Codec, batch: int
     return torch.cat(parts)
 
 
-def levels_below(level: float, sampler: Sequence[float]) -> tuple[float, ...]:
+def levels_below(level: float, sampler: Levels) -> Levels:
     """Return ``level`` and the sampler's levels under it: those a re-rendering from ``level`` visits."""
-    return (level, *(t for t in sampler if t < level))
+    below = tuple((level, *(t for t in own if t < level)) for own in level_lists(sampler))
+    return below[0] if len(below) == 1 else below
 
 
 @torch.no_grad()
@@ -40,7 +42,7 @@ def rerender(
     student: Student,
     latents: Tensor,
     prompts: Sequence[str],
-    levels: Sequence[float],
+    levels: Levels,
     seed: int,
     batch: int = 64,
 ) -> Tensor:

@@ -1,10 +1,15 @@
 """The student contract: a causal velocity field over blocks of latent frames, and its cache as a value."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import asdict, replace
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from understudy.errors import ConfigError
 
 
 class Student(Protocol):
@@ -16,7 +21,7 @@ class Student(Protocol):
 
     @property
     def block_frames(self) -> int:
-        """Latent frames drawn together."""
+        """Latent frames drawn together. See ``block_sizes`` for students whose first blocks differ."""
         ...
 
     @property
@@ -52,3 +57,110 @@ class Student(Protocol):
     def teacher_forced(self, clean: Tensor, noisy: Tensor, levels: Tensor, text: Any) -> Tensor:
         """Return the velocity [B, F, C, h, w] of all noisy blocks at once, each seeing clean blocks before it."""
         ...
+
+
+def block_size(student: Student, index: int) -> int:
+    """Return the latent frames of block ``index``: its entry in the student's ``blocks``, whose last one repeats.
+
+    A student without ``blocks`` draws ``block_frames`` latent frames every time.
+    """
+    blocks: tuple[int, ...] = getattr(student, "blocks", ()) or (student.block_frames,)
+    return blocks[min(index, len(blocks) - 1)]
+
+
+def block_sizes(student: Student, frames: int) -> tuple[int, ...]:
+    """Return the sizes of the whole blocks that ``frames`` latent frames are drawn in; their sum may exceed it."""
+    sizes: list[int] = []
+    while sum(sizes) < frames:
+        sizes.append(block_size(student, len(sizes)))
+    return tuple(sizes)
+
+
+class StudentModule(nn.Module):
+    """Base of the students that can be trained, saved and loaded: a ``Student`` with weights and a frozen spec.
+
+    Attributes:
+        kind: name of the family in saved bundles.
+        spec: a frozen dataclass that fixes the network, with at least ``block_frames``, ``max_frames`` (latent frames it
+            was trained on), ``window`` (latent frames attended to, 0 = everything) and ``sink``.
+    """
+
+    kind: ClassVar[str]
+    spec: Any
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Return an untrained student of the spec that ``config()`` gave.
+
+        Raises:
+            ConfigError, KeyError, TypeError or ValueError: ``config`` is not one.
+        """
+
+    def config(self) -> dict[str, Any]:
+        """Return the spec as JSON-ready values."""
+        return asdict(self.spec)
+
+    def with_spec(self, **changes: Any) -> Self:
+        """Return a view on the same parameters whose spec differs in ``changes`` (none may change a parameter)."""
+        view = copy(self)
+        object.__setattr__(view, "spec", replace(self.spec, **changes))
+        return view
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Latent frames of the first blocks; the last size repeats."""
+        return (self.block_frames,)
+
+    @property
+    def block_frames(self) -> int:
+        """Latent frames drawn together."""
+        return int(self.spec.block_frames)
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one latent frame."""
+
+    @property
+    @abstractmethod
+    def frame_tokens(self) -> int:
+        """Tokens of one latent frame."""
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Words its own text encoder knows; empty when that takes any word."""
+        return ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def encode_text(self, prompts: Sequence[str]) -> Any:
+        """See ``Student``."""
+
+    @abstractmethod
+    def empty_cache(self) -> Any:
+        """See ``Student``."""
+
+    @abstractmethod
+    def velocity(self, noisy: Tensor, levels: Tensor, text: Any, cache: Any) -> Tensor:
+        """See ``Student``: [B, b, C, h, w]."""
+
+    @abstractmethod
+    def commit(self, clean: Tensor, text: Any, cache: Any) -> Any:
+        """See ``Student``: ``clean`` is [B, b, C, h, w]."""
+
+    def recache(self, text: Any, cache: Any) -> Any:
+        """See ``Student``.
+
+        Raises:
+            ConfigError: this student has no way to do it.
+        """
+        raise ConfigError(f"students of kind {self.kind} cannot turn to another prompt on the way: start a new clip")
+
+    @abstractmethod
+    def teacher_forced(self, clean: Tensor, noisy: Tensor, levels: Tensor, text: Any) -> Tensor:
+        """See ``Student``: [B, F, C, h, w]."""

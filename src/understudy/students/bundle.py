@@ -4,7 +4,7 @@ Loading never executes code. ``builtin:frame`` and ``builtin:block`` are the sta
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,13 +14,21 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from understudy import flow
+from understudy.codecs.base import CodecModule
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import CheckpointError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.students.base import StudentModule
+from understudy.students.transformer import CausalVideoTransformer
 
 BUILTIN: Final = "builtin:"
 _FORMAT: Final = 1
+# By the names in config.json; an entry that needs an extra imports it when it is asked for.
+_STUDENTS: Final[dict[str, type[StudentModule]]] = {CausalVideoTransformer.kind: CausalVideoTransformer}
+_CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
+    SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config))
+}
 
 
 @dataclass(frozen=True)
@@ -39,35 +47,35 @@ class Bundle:
 
     Attributes:
         student, codec: the modules, in evaluation mode.
-        levels: noise levels of its few-step sampler, descending from 1.
+        levels: noise levels of its few-step sampler, descending from 1; see ``flow.Levels``.
         form: the clips it draws.
         source: where it was loaded from, or how it was made.
     """
 
-    student: CausalVideoTransformer
-    codec: SmallCodec
-    levels: tuple[float, ...]
+    student: StudentModule
+    codec: CodecModule
+    levels: flow.Levels
     form: ClipForm
     source: str
 
     def with_window(self, window: int | None, sink: int | None) -> "Bundle":
         """Return the bundle with another attention window and sink (latent frames); None keeps the student's own."""
-        spec = self.student.spec
-        spec = replace(spec, window=spec.window if window is None else window, sink=spec.sink if sink is None else sink)
-        student = CausalVideoTransformer(spec).to(self.student.device)
-        student.load_state_dict(self.student.state_dict())
-        return replace(self, student=student.eval())
+        given = {"window": window, "sink": sink}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return replace(self, student=self.student.with_spec(**changes))
 
 
 def save_bundle(bundle: Bundle, folder: Path, half: bool = False) -> None:
     """Write ``config.json``, ``student.safetensors`` and ``codec.safetensors``; ``half`` stores weights as float16."""
     ensure_folder(folder)
     write_bytes_atomic(folder / "student.safetensors", save(_contiguous(bundle.student, half)))
-    write_bytes_atomic(folder / "codec.safetensors", save(_contiguous(bundle.codec, half)))
+    if bundle.codec.ships_weights:
+        write_bytes_atomic(folder / "codec.safetensors", save(_contiguous(bundle.codec, half)))
     config = {
         "format": _FORMAT,
-        "kind": "causal-video-transformer",
+        "kind": bundle.student.kind,
         "student": bundle.student.config(),
+        "codec_kind": bundle.codec.kind,
         "codec": bundle.codec.config(),
         "levels": list(bundle.levels),
         "form": asdict(bundle.form),
@@ -85,17 +93,18 @@ def load_bundle(name: str | Path) -> Bundle:
     folder = bundle_folder(str(name))
     config = _read_config(folder)
     try:
-        spec = {**config["student"], "vocabulary": tuple(config["student"]["vocabulary"])}
-        student = CausalVideoTransformer(TransformerSpec(**spec))
-        codec = SmallCodec(SmallCodecSpec(**config["codec"]))
-        form, levels = ClipForm(**config["form"]), tuple(float(level) for level in config["levels"])
+        student = _STUDENTS[config["kind"]].from_config(config["student"])
+        codec = _CODECS[config.get("codec_kind", SmallCodec.kind)](config["codec"])
+        form, levels = ClipForm(**config["form"]), flow.level_lists(config["levels"])
     except (KeyError, TypeError, ValueError, UnderstudyError) as error:
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a student ({error}): save it again"
         ) from error
     load_weights(student, read_tensors(folder / "student.safetensors"), folder / "student.safetensors")
-    load_weights(codec, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
-    return Bundle(student.eval(), codec.eval().requires_grad_(False), levels, form, str(name))
+    if codec.ships_weights:
+        load_weights(codec, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
+    sampler = levels[0] if len(levels) == 1 else levels
+    return Bundle(student.eval(), codec.eval().requires_grad_(False), sampler, form, str(name))
 
 
 def bundle_folder(name: str) -> Path:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from understudy.clips import Clip, Limits, decode_image, decode_mp4, resample
-from understudy.codecs.base import to_frames, to_tensor
+from understudy.codecs.base import latent_frames, to_frames, to_tensor
 from understudy.errors import ConfigError
 from understudy.mp4 import Frames
+from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.rollout import SeededNoise, roll_clip, rollout
 
@@ -21,7 +22,7 @@ from understudy.students.rollout import SeededNoise, roll_clip, rollout
 def draw_clips(bundle: Bundle, prompts: Sequence[str], seeds: Sequence[int], batch: int = 64) -> list[Clip]:
     """Return one clip of the trained length for every prompt and seed; a clip depends on its own seed only."""
     clips: list[Clip] = []
-    frames = bundle.form.frames // bundle.codec.frames_per_latent
+    frames = latent_frames(bundle.codec, bundle.form.frames)
     for low in range(0, len(prompts), batch):
         part = prompts[low : low + batch]
         text = bundle.student.encode_text(part)
@@ -58,9 +59,9 @@ class ClipStream(Iterator[Drawn]):
         self, bundle: Bundle, prompt: str, seed: int, frames: int | None = None, given: Frames | None = None
     ) -> None:
         student, codec, spec = bundle.student, bundle.codec, bundle.student.spec
-        latents = None if frames is None else math.ceil(frames / codec.frames_per_latent)
+        latents = None if frames is None else latent_frames(codec, frames)
         if (latents is None or latents > spec.max_frames) and not spec.window:
-            longest = spec.max_frames * codec.frames_per_latent / bundle.form.fps
+            longest = (codec.first_frames + (spec.max_frames - 1) * codec.frames_per_latent) / bundle.form.fps
             asked = "an endless clip" if frames is None else f"{frames / bundle.form.fps:g} s"
             raise ConfigError(
                 f"{asked} is longer than the {longest:.2f} s this student was trained on: "
@@ -97,12 +98,17 @@ def _given_latents(bundle: Bundle, given: Frames) -> Tensor:
     size = (bundle.form.height, bundle.form.width)
     if given.shape[1:] != (*size, 3) or not len(given):
         raise ConfigError(f"given frames are {list(given.shape)}; this student needs [T, {size[0]}, {size[1]}, 3]")
-    block = bundle.student.block_frames * bundle.codec.frames_per_latent
-    if len(given) < block:  # an image, or too short a clip: its last frame is held
-        given = np.concatenate([given, np.repeat(given[-1:], block - len(given), axis=0)])
-    longest = bundle.student.spec.max_frames * bundle.codec.frames_per_latent
-    whole = min(len(given), longest) // block * block
-    return bundle.codec.encode(to_tensor(given[:whole])[None].to(bundle.codec.device))
+    codec, spec = bundle.codec, bundle.student.spec
+    taken = 0  # pixel frames of the whole blocks that fit, at least of the first
+    latents = 0
+    for block in block_sizes(bundle.student, spec.max_frames):
+        frames = codec.first_frames + (latents + block - 1) * codec.frames_per_latent
+        if taken and (frames > len(given) or latents + block > spec.max_frames):
+            break
+        taken, latents = frames, latents + block
+    if len(given) < taken:  # an image, or too short a clip: its last frame is held
+        given = np.concatenate([given, np.repeat(given[-1:], taken - len(given), axis=0)])
+    return codec.encode(to_tensor(given[:taken])[None].to(codec.device))
 
 
 def read_given(data: bytes, form: ClipForm, source: str = "the given start", limits: Limits | None = None) -> Frames:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from understudy import flow
 from understudy.errors import ConfigError
-from understudy.students.base import Student
+from understudy.students.base import Student, block_size
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 """(block index, step index, shape [B, b, C, h, w]) -> standard normal noise."""
@@ -56,7 +56,7 @@ def rollout(
     student: Student,
     text: Any,
     batch: int,
-    levels: Sequence[float],
+    levels: Sequence[float] | Sequence[Sequence[float]],
     noise: Noise,
     frames: int | None = None,
     start: Start | None = None,
@@ -69,7 +69,8 @@ def rollout(
         student: the policy to roll out.
         text: its conditioning of ``batch`` prompts.
         batch: B.
-        levels: warped noise levels, descending; the first is 1 unless ``start`` is given.
+        levels: warped noise levels, descending; the first is 1 unless ``start`` is given. One list for each of the first
+            blocks gives them levels of their own; the last list repeats.
         noise: source of the initial and of the re-noising noise.
         frames: latent frames to draw, rounded up to whole blocks; None streams for ever.
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
@@ -79,43 +80,43 @@ def rollout(
             LongLive, 2509.22622): the picture goes on, what it attends to says the new prompt.
     """
     cache = student.empty_cache()
-    size = student.block_frames
-    shape = (batch, size, *student.latent_shape)
-    if given is not None and given.shape[1] % size:
-        raise ConfigError(f"{given.shape[1]} given latent frames are no whole blocks of {size}: give whole blocks")
     previous: Tensor | None = None
-    index = 0
-    while frames is None or index * size < frames:
+    index = drawn = 0
+    while frames is None or drawn < frames:
+        size = block_size(student, index)
+        shape = (batch, size, *student.latent_shape)
         if previous is not None:  # committing late spares the pass after a finite clip's last block
             cache = student.commit(previous, text, cache)
         if steer is not None and (turned := steer(index, cache)) is not None:
             text, cache = turned, student.recache(turned, cache)
-        if given is not None and index * size < given.shape[1]:
-            previous = given[:, index * size : (index + 1) * size]
+        if given is not None and drawn < given.shape[1]:
+            if drawn + size > given.shape[1]:
+                raise ConfigError(f"{given.shape[1]} given latent frames are no whole blocks: give whole blocks")
+            previous = given[:, drawn : drawn + size]
             yield previous
-            index += 1
+            index, drawn = index + 1, drawn + size
             continue
-        if start is not None and (index + 1) * size > start.latents.shape[1]:
+        if start is not None and drawn + size > start.latents.shape[1]:
             raise ConfigError(
-                f"a start of {start.latents.shape[1]} latent frames ends before frame {(index + 1) * size} of the "
+                f"a start of {start.latents.shape[1]} latent frames ends before frame {drawn + size} of the "
                 "rollout: give whole blocks, as many as are drawn"
             )
         eps = noise(index, 0, shape).to(student.device)
-        x0 = torch.zeros_like(eps) if start is None else start.latents[:, index * size : (index + 1) * size]
-        for step, level in enumerate(levels):
+        x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + size]
+        for step, level in enumerate(flow.levels_of_block(levels, index)):
             t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
             x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
             x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
         yield x0
         previous = x0
-        index += 1
+        index, drawn = index + 1, drawn + size
 
 
 def roll_clip(
     student: Student,
     text: Any,
     batch: int,
-    levels: Sequence[float],
+    levels: Sequence[float] | Sequence[Sequence[float]],
     noise: Noise,
     frames: int,
     start: Start | None = None,

@@ -6,9 +6,9 @@ its own noise level (adaptive layer norm). The network predicts the clean latent
 (Karras et al. 2206.00364, table 1, for sigma_data = 1 on the rectified path) and reports it as a velocity.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from understudy import flow
 from understudy.errors import ConfigError
+from understudy.students.base import StudentModule
 from understudy.students.text import TextEncoder, Tokenizer
 
 _MIN_LEVEL = 1e-3
@@ -99,15 +100,17 @@ class Cache:
         return sum(tensor.nbytes for tensor in held)
 
 
-class CausalVideoTransformer(nn.Module):
+class CausalVideoTransformer(StudentModule):
     """The small student. See ``Student`` for the contract and ``TransformerSpec`` for sizes."""
+
+    kind: ClassVar[str] = "causal-video-transformer"
+    spec: TransformerSpec
 
     def __init__(self, spec: TransformerSpec) -> None:
         super().__init__()
         self.spec = spec
         self.tokenizer = Tokenizer(spec.vocabulary, spec.text_length)
         dim, patch_dim = spec.dim, spec.channels * spec.patch**2
-        self.frame_tokens = (spec.height // spec.patch) * (spec.width // spec.patch)
         self.text = TextEncoder(len(spec.vocabulary), spec.text_length, dim, spec.heads, spec.text_tokens)
         self.patch_in = nn.Linear(patch_dim, dim)
         self.place = nn.Parameter(torch.randn(self.frame_tokens, dim) * 0.02)
@@ -121,10 +124,10 @@ class CausalVideoTransformer(nn.Module):
         nn.init.zeros_(self.out_modulation.weight)
         self._masks: dict[tuple[int, int], Tensor] = {}
 
-    @property
-    def block_frames(self) -> int:
-        """Latent frames drawn together."""
-        return self.spec.block_frames
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Return an untrained student of the spec that ``config()`` gave."""
+        return cls(TransformerSpec(**{**config, "vocabulary": tuple(config["vocabulary"])}))
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -132,13 +135,14 @@ class CausalVideoTransformer(nn.Module):
         return self.spec.channels, self.spec.height, self.spec.width
 
     @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.place.device
+    def frame_tokens(self) -> int:
+        """Tokens of one latent frame."""
+        return (self.spec.height // self.spec.patch) * (self.spec.width // self.spec.patch)
 
-    def config(self) -> dict[str, Any]:
-        """Return the spec as JSON-ready values."""
-        return asdict(self.spec)
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Words its text encoder knows."""
+        return self.spec.vocabulary
 
     def encode_text(self, prompts: Sequence[str]) -> Text:
         """Return the conditioning of B prompts."""

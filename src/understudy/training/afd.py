@@ -16,8 +16,8 @@ from understudy.config import AFDConfig, DiscriminatorConfig, TrainConfig
 from understudy.discriminators import gauges
 from understudy.discriminators.canonical import levels_below, rerender
 from understudy.discriminators.clip_cnn import ClipCnn, ClipCnnSpec
+from understudy.students.base import StudentModule, block_sizes
 from understudy.students.rollout import SeededNoise, roll_clip
-from understudy.students.transformer import CausalVideoTransformer
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, set_rate
 from understudy.training.update import Loss, student_update
@@ -51,7 +51,7 @@ class AFD:
         discriminator: DiscriminatorConfig,
         data: TeacherClips,
         codec: Codec,
-        levels: tuple[float, ...],
+        levels: flow.Levels,
         seed: int,
     ) -> None:
         self.config, self.train, self.judge = config, train, discriminator
@@ -59,9 +59,9 @@ class AFD:
         self.warmup = discriminator.warmup if config.reward == "discriminator" else 0
         self.steps = self.warmup + train.steps
         self._teacher_frames = torch.empty(0)
-        self._start: CausalVideoTransformer
+        self._start: StudentModule
 
-    def initial_state(self, student: CausalVideoTransformer) -> TrainState:
+    def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step."""
         modules = {name: copy.deepcopy(student) for name in ("student", "ema", "old", "prior")}
         for name in ("ema", "old", "prior"):
@@ -69,9 +69,7 @@ class AFD:
         judge = self.judge
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            spec = ClipCnnSpec(
-                judge.size, judge.width, judge.noise, judge.skip_frames, vocabulary=student.spec.vocabulary
-            )
+            spec = ClipCnnSpec(judge.size, judge.width, judge.noise, judge.skip_frames, vocabulary=student.vocabulary)
             network = ClipCnn(spec).to(student.device)
         optimisers: dict[str, torch.optim.Optimizer] = {
             "student": torch.optim.AdamW(
@@ -85,7 +83,7 @@ class AFD:
         generator = torch.Generator().manual_seed(self.seed)
         return TrainState({**modules, "discriminator": network}, optimisers, generator)
 
-    def prepare(self, state: TrainState, start: CausalVideoTransformer) -> dict[str, float]:
+    def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
         """Bring the teacher's clips to canonical form; return the shortcut probe against start rollouts.
 
         Deterministic, so it is repeated on resume instead of being saved.
@@ -140,7 +138,7 @@ class AFD:
     @torch.no_grad()
     def _roll(
         self,
-        policy: CausalVideoTransformer,
+        policy: StudentModule,
         network: ClipCnn,
         generator: torch.Generator,
         prompts: int,
@@ -175,7 +173,7 @@ class AFD:
         with torch.no_grad():
             return torch.cat([self.codec.decode(part).clamp(0, 1) for part in latents.split(batch)])
 
-    def _warm_up(self, state: TrainState, network: ClipCnn, start: CausalVideoTransformer) -> StepReport:
+    def _warm_up(self, state: TrainState, network: ClipCnn, start: StudentModule) -> StepReport:
         group, prompts = self.config.group, self.train.prompts
         if "pool_frames" not in state.tensors:
             parts = [
@@ -246,19 +244,19 @@ class AFD:
         config, generator = self.config, state.generator
         b, f = own.latents.shape[:2]
         student, old, prior = (state.policy(name) for name in ("student", "old", "prior"))
-        block = student.block_frames
+        sizes = block_sizes(student, f)
         groups = b // config.group if shared else b
         if config.levels == "sampler":
-            levels = flow.draw_levels(self.levels, (groups, f // block), generator)
+            levels = flow.draw_levels(self.levels, (groups, len(sizes)), generator)
         else:
-            levels = flow.draw_continuous((groups, f // block), generator=generator)
+            levels = flow.draw_continuous((groups, len(sizes)), generator=generator)
         noise = torch.randn((groups, *own.latents.shape[1:]), generator=generator)
         repeat = b // groups
-        levels = levels.repeat_interleave(block, 1).repeat_interleave(repeat, 0)
+        levels = flow.per_frame(levels, sizes).repeat_interleave(repeat, 0).to(own.latents)
         noise = noise.repeat_interleave(repeat, 0).to(own.latents)
         noisy, target = objective.noised_state(own.latents, noise, levels)
         scale = objective.level_weight(levels, config.space)
-        scale[:, : shared * block] = 0
+        scale[:, : sum(sizes[:shared])] = 0
 
         def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
             clean, x, t, texts = own.latents[rows], noisy[rows], levels[rows], own.prompts[rows]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from understudy.errors import UnderstudyError
 from understudy.files import write_text_atomic
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.base import StudentModule
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint
 from understudy.training.state import StepReport, TrainState
 
@@ -24,11 +24,11 @@ class Objective(Protocol):
     steps: int
     warmup: int
 
-    def initial_state(self, student: CausalVideoTransformer) -> TrainState:
+    def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step."""
         ...
 
-    def prepare(self, state: TrainState, start: CausalVideoTransformer) -> dict[str, float]:
+    def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
         """Do what is deterministic and not worth saving; return the shortcut probe, if the objective has one."""
         ...
 
@@ -67,7 +67,7 @@ class Arm:
 
 
 def train(
-    objective: Objective, start: CausalVideoTransformer, arm: Arm, on_step: Callable[[StepReport, int], None]
+    objective: Objective, start: StudentModule, arm: Arm, on_step: Callable[[StepReport, int], None]
 ) -> tuple[TrainState, dict[str, float]]:
     """Run ``objective`` from the start student, or from the arm's newest checkpoint, to its last step.
 

@@ -109,10 +109,7 @@ def with_block(student: CausalVideoTransformer, block_frames: int) -> CausalVide
     """Return a view of ``student`` (same parameters) that draws ``block_frames`` latent frames together."""
     if student.block_frames == block_frames:
         return student
-    view = copy.copy(student)
-    spec = student.spec.__class__(**{**student.config(), "block_frames": block_frames})
-    object.__setattr__(view, "spec", spec)
-    return view
+    return student.with_spec(block_frames=block_frames)
 
 
 @torch.no_grad()

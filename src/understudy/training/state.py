@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.base import StudentModule
 
 
 @dataclass
@@ -28,10 +28,10 @@ class TrainState:
     step: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
-    def policy(self, name: str) -> CausalVideoTransformer:
+    def policy(self, name: str) -> StudentModule:
         """Return the student behind a name: "student", "ema", "old", "prior"."""
         module = self.modules[name]
-        assert isinstance(module, CausalVideoTransformer)
+        assert isinstance(module, StudentModule)
         return module
 
 
