@@ -51,9 +51,9 @@ def test_page_plays_turns_and_frees_its_place(server: tuple[str, object], query:
         page.get_by_label("Beside it").select_option("again")
         page.get_by_label("Prompt").fill("a small red ball <img src=x onerror=alert(1)>")
         page.get_by_role("button", name="Play").click()
-        page.wait_for_function("parseFloat(document.getElementById('fps').textContent) > 0")
+        page.wait_for_function("() => parseFloat(document.getElementById('fps').textContent) > 0")
         if not query:
-            page.wait_for_function("document.getElementById('video').currentTime > 1")
+            page.wait_for_function("() => document.getElementById('video').currentTime > 1")
             assert page.evaluate("document.getElementById('video').videoWidth") == 96
         assert page.locator("#status img").count() == 0
         page.get_by_label("Prompt").fill("a large blue ball bounces")

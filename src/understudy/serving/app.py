@@ -235,8 +235,8 @@ class Connection:
                         await self._send(started)
                         if pack.header:
                             await self._socket.send_bytes(pack.header)
-                    data = await asyncio.to_thread(pack.push, drawn.frames)
-                    parts = [data] if isinstance(data, bytes) else data
+                    data: bytes | list[bytes] = await asyncio.to_thread(pack.push, drawn.frames)
+                    parts: tuple[bytes, ...] = (data,) if isinstance(data, bytes) else tuple(data)
                     block = protocol.Block(
                         block=number,
                         frames=len(drawn.frames),
