@@ -49,6 +49,7 @@ function hear(message) {
 }
 
 function take(data) {
+  if (!form) return; // it came after the end
   const block = waiting;
   if (block === "header") { header = data; queue.push(data); return append(); }
   if (mp4) {
@@ -56,7 +57,7 @@ function take(data) {
     while (kept.length > KEPT * form.fps / block.frames) kept.shift();
     el("save").disabled = false;
     queue.push(data); append();
-  } else draw(data, block.sizes);
+  } else draw(data, block.sizes, form.fps);
   acknowledge(block.block);
 }
 
@@ -87,12 +88,12 @@ function append() {
   if (queue.length) buffer.appendBuffer(queue.shift());
 }
 
-async function draw(data, sizes) {
+async function draw(data, sizes, fps) {
   let at = 0;
   for (const size of sizes) {
     const picture = await createImageBitmap(new Blob([data.slice(at, at += size)], { type: "image/jpeg" }));
     canvas.getContext("2d").drawImage(picture, 0, 0);
-    await new Promise((done) => setTimeout(done, 900 / form.fps));
+    await new Promise((done) => setTimeout(done, 900 / fps));
   }
 }
 
