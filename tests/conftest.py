@@ -62,3 +62,50 @@ def start(tmp_path: Path) -> Path:
         student = CausalVideoTransformer(spec).eval()
     save_bundle(Bundle(student, codec, (1.0, 0.5), ClipForm(16, 16, 12.0, 8), "test"), tmp_path / "start")
     return tmp_path / "start"
+
+
+@pytest.fixture(scope="session")
+def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Qwen2-VL with a tokenizer of a few words."""
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    chat = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>", "<|endoftext|>")
+    known = ("<unk>", "a", "red", "blue", "ball", "falls", "rate", "quality", "motion", "text", ":", "user", "system")
+    path = tmp_path_factory.mktemp("qwen")
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate((*chat, *known))}, unk_token="<unk>")
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<|endoftext|>", unk_token="<unk>"
+    )
+    tokenizer.add_tokens(list(chat), special_tokens=True)
+    tokenizer.save_pretrained(path)
+    config = transformers.Qwen2VLConfig(
+        text_config={
+            "vocab_size": 32,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+        },
+        vision_config={
+            "depth": 2,
+            "embed_dim": 16,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "patch_size": 4,
+            "mlp_ratio": 2,
+        },
+        video_token_id=chat.index("<|video_pad|>"),
+        image_token_id=31,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.Qwen2VLModel(config)
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(path)
+    return path

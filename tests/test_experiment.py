@@ -96,13 +96,16 @@ import sys
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from understudy import experiment
+from understudy.ingest.guard import Guard
 from understudy.recipes import load_recipe
 from understudy.training.data import teacher_clips
 config = load_recipe(sys.argv[1], ())
 experiment.collect(config, on_progress=lambda report: None)
 opened.clear()
+read = Guard.read  # clips are opened by another process
+Guard.read = lambda self, path, form=None, source=None: opened.append(str(path)) or read(self, path, form, source)
 bundle = experiment.load_start(config)
-pairs = experiment._collected(config, experiment.training_prompts(config), 1, config.clips.store)
+pairs = experiment._collected(config, experiment.training_prompts(config), 1, config.clips.store, bundle.form)
 data = teacher_clips(pairs, bundle.form, bundle.codec)
 log = experiment.RunLog(experiment.ensure_folder(config.out))
 experiment._train_arm(config, "afd", data, bundle, log)

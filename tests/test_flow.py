@@ -150,3 +150,12 @@ def test_levels_drawn_for_a_block_are_its_own() -> None:
     assert frames.shape == (200, 9)
     assert torch.equal(frames[:, 0], drawn[:, 0])
     assert torch.equal(frames[:, 4:7], drawn[:, 2:3].expand(-1, 3))
+
+
+def test_the_density_of_a_re_noising_step_is_the_normal_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x_t, x0 = torch.randn(2, 2, 3, 4, 2, 2, generator=generator)
+    t = torch.full((2, 3), 0.5)
+    normal = torch.distributions.Normal(0.5 * x0, 0.5)
+    difference = normal.log_prob(x_t).flatten(2).sum(2) - flow.renoise_log_prob(x_t, x0, t)
+    assert torch.allclose(difference, difference[0, 0].expand(2, 3), atol=1e-4)  # the constant that is left out

@@ -283,3 +283,50 @@ def test_noised_state_lies_on_the_path_of_the_students_own_clip(seed: int) -> No
     torch.testing.assert_close(target, noise - x0)
     torch.testing.assert_close(flow.x0_from_velocity(x_t, target, t), x0, rtol=0, atol=1e-12)
     torch.testing.assert_close(flow.noise_from_velocity(x_t, target, t), noise, rtol=0, atol=1e-12)
+
+
+def test_unpaired_loss_is_two_entropies() -> None:
+    real, fake = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    expected = -torch.sigmoid(real).log() - (1 - torch.sigmoid(fake)).log()
+    assert torch.allclose(objective.unpaired_loss(real, fake), expected, atol=1e-5)
+
+
+@given(st.integers(0, 99))
+def test_the_clipped_ratio_has_the_policy_gradient_at_one_and_none_past_the_limit(seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.randn(5, generator=generator)
+    log_ratio = torch.zeros(5, 3, requires_grad=True)
+    objective.clipped_ratio_loss(log_ratio, a, 0.2).sum().backward()
+    assert torch.allclose(log_ratio.grad, -a[:, None].expand(5, 3))
+    far = torch.sign(a)[:, None].expand(5, 3).clone().requires_grad_(True)  # already gone where A asks to go
+    objective.clipped_ratio_loss(far, a, 0.2).sum().backward()
+    assert torch.equal(far.grad, torch.zeros(5, 3))
+
+
+@given(st.integers(0, 99), st.floats(0.01, 1))
+def test_a_moved_clip_is_its_step_away_along_the_gradient(seed, step) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x0, gradient = torch.randn(2, 3, 2, 4, 2, 2, generator=generator)
+    gradient[1] = 0
+    way = objective.moved(x0, gradient, step) - x0
+    assert float(way[0].square().mean().sqrt()) == pytest.approx(step, rel=1e-3)
+    assert float((way[0] * gradient[0]).sum()) > 0
+    assert torch.equal(way[1:2], torch.zeros_like(way[1:2]))
+
+
+def test_distribution_matching_stands_still_where_the_scores_agree_and_goes_to_the_real_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, real = torch.randn(2, 3, 2, 4, 2, 2, generator=generator)
+    assert torch.equal(objective.distribution_matching_target(x0, real, real), x0)
+    way = objective.distribution_matching_target(x0, real, x0) - x0
+    assert torch.allclose(
+        way / (real - x0), (1 / (x0 - real).abs().mean((1, 2, 3, 4))).view(-1, 1, 1, 1, 1).expand_as(x0)
+    )
+
+
+def test_straight_through_keeps_the_value_and_passes_the_gradient() -> None:
+    value, through = torch.randn(4), torch.randn(4, requires_grad=True)
+    out = objective.straight_through(value, through)
+    assert torch.allclose(out, value)
+    out.sum().backward()
+    assert torch.equal(through.grad, torch.ones(4))

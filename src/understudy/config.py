@@ -69,6 +69,21 @@ class FilePromptsConfig(Section):
     """Prompts for evaluation; none may be in ``train``."""
 
 
+class DamageConfig(Section):
+    """Harm done to training clips, to see what a method makes of clips that are not clean; by default none."""
+
+    crf: float | None = Field(None, ge=0, le=51)
+    """Compress again at this H.264 rate factor: 40 is heavy."""
+    watermark: float = Field(0.0, ge=0, le=1)
+    """Strength of a mark in the lower left corner."""
+    fps: float | None = Field(None, gt=0)
+    """Keep only this many frames per second."""
+    size: int | None = Field(None, ge=8)
+    """Scale down to this side in pixels."""
+    wrong: float = Field(0.0, ge=0, le=1)
+    """Share of the prompts that get clips of another prompt."""
+
+
 class ClipsConfig(Section):
     """Teacher clips."""
 
@@ -78,6 +93,47 @@ class ClipsConfig(Section):
     """Clips per training prompt."""
     seed: int = Field(0, ge=0)
     """Which takes the teacher is asked for; apart from the run's seed, so that runs of other seeds share the store."""
+    limit: int | None = Field(None, ge=1)
+    """Train on this many of the clips only, drawn by the run's seed and spread over the prompts; null: all."""
+    damage: DamageConfig = DamageConfig()
+    """Harm done to the training clips on their way from the store."""
+
+
+class LoraConfig(Section):
+    """Low-rank adapters on the student's linear layers; all policies then share its frozen weights."""
+
+    rank: int = Field(256, ge=1)
+    """Rank of each adapter."""
+    alpha: int = Field(256, ge=1)
+    """Their scale: an adapter acts with weight alpha / rank."""
+    targets: tuple[str, ...] | None = None
+    """Ends of the names of the layers to adapt, such as self_attn.q; null: all linear layers of the blocks."""
+
+
+class WanCodecConfig(Section):
+    """The Wan video autoencoder of a diffusers folder (needs the wan extra)."""
+
+    kind: Literal["wan"] = "wan"
+    path: Path
+    """Folder with vae/config.json, or that folder itself."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of its weights and arithmetic."""
+    tile: int | None = Field(None, ge=32)
+    """Side in pixels of the tiles that larger frames are coded in, to save memory; null: frames are coded whole."""
+
+
+class UMT5Config(Section):
+    """UMT5 prompts, each encoded once and kept on disk (needs the wan extra)."""
+
+    kind: Literal["umt5"] = "umt5"
+    path: Path
+    """Diffusers pipeline folder with text_encoder and tokenizer."""
+    cache: Path = Path("runs/text")
+    """Folder of the embeddings; runs share it."""
+    length: int = Field(512, ge=1)
+    """Tokens a prompt is cut or filled up to."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the encoder's weights and arithmetic."""
 
 
 class StudentConfig(Section):
@@ -91,19 +147,19 @@ class StudentConfig(Section):
     """Latent frames attended to, own block and sink included; 0: all; null: the student's own setting."""
     sink: int | None = Field(None, ge=0)
     """First latent frames that stay visible when the window rolls; null: the student's own setting."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of all weights; null: full fine-tuning."""
+    codec: WanCodecConfig | None = None
+    """Where its codec is; null: the one that the bundle holds or names."""
+    text: UMT5Config | None = None
+    """Where its text encoder is; null: the one that the bundle holds or names."""
 
 
-class DiscriminatorConfig(Section):
-    """The prompt-paired whole-clip discriminator."""
+class JudgeConfig(Section):
+    """What every kind of discriminator has."""
 
-    size: int = Field(24, ge=8)
-    """Side in pixels of the frames it looks at."""
-    width: int = Field(96, ge=8)
-    """Features per frame."""
     noise: float = Field(0.4, ge=0)
     """Instance noise on frames in [-1, 1]."""
-    skip_frames: int = Field(2, ge=0)
-    """First pixel frames it cannot see."""
     rerender: float | None = Field(0.5, gt=0, lt=1)
     """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
     rerender_own: bool = True
@@ -111,7 +167,7 @@ class DiscriminatorConfig(Section):
     lr: float = Field(5e-4, ge=0)
     """AdamW learning rate; 0 freezes it after warm-up."""
     penalty: float = Field(3.0, ge=0)
-    """Weight of the R1 and R2 finite-difference penalties."""
+    """Weight of the R1 and R2 finite-difference penalties; 0 spares their pass."""
     sigma: float = Field(0.1, gt=0)
     """Step of the finite differences."""
     ceiling: float = Field(0.95, gt=0.5, le=1)
@@ -122,36 +178,157 @@ class DiscriminatorConfig(Section):
     """Rollouts in that pool."""
     steps: int = Field(2, ge=0)
     """Steps per student update."""
+    loss: Literal["paired", "unpaired"] = "paired"
+    """paired: Bradley-Terry on pairs of a prompt; unpaired: binary cross-entropy, an ablation."""
+    held_out: float = Field(0.0, ge=0, lt=1)
+    """Share of the teacher clips it never trains on: pair accuracy on them shows when it memorises the others."""
+    controller: Literal["none", "rate"] = "none"
+    """rate: lr is only where it begins; it is then led so that pair accuracy stays inside ``band``."""
+    band: tuple[float, float] = (0.7, 0.9)
+    """Pair accuracies between which the controller leaves the learning rate alone."""
+    rates: tuple[float, float] = (1e-5, 1e-3)
+    """Smallest and largest learning rate that the controller may choose."""
 
 
-class AFDConfig(Section):
-    """Adversarial flow distillation."""
+class DiscriminatorConfig(JudgeConfig):
+    """A small whole-clip network of convolutions, trained from nothing."""
 
-    kind: Literal["afd"] = "afd"
-    reward: Literal["discriminator", "random"] = "discriminator"
-    """random: the control that shows what the update does without information."""
+    kind: Literal["clip_cnn"] = "clip_cnn"
+    size: int = Field(24, ge=8)
+    """Side in pixels of the frames it looks at."""
+    width: int = Field(96, ge=8)
+    """Features per frame."""
+    skip_frames: int = Field(2, ge=0)
+    """First pixel frames it cannot see."""
+
+
+class VideoRewardConfig(JudgeConfig):
+    """VideoReward: Qwen2-VL with LoRA and a scalar head (needs the wan extra); defaults as far as the paper gives them."""
+
+    kind: Literal["videoreward"] = "videoreward"
+    path: Path
+    """Transformers folder of Qwen2-VL-2B-Instruct, tokenizer included."""
+    reward: Path | None = None
+    """Public VideoReward weights, folder or file; null: fresh LoRA layers and head on the base model."""
+    weights: Path | None = None
+    """A trained discriminator's LoRA layers and head (discriminator.pt or .safetensors), put on top."""
+    template: Path | None = None
+    """Text file of the request, with {prompt} and the three rating tokens; null: the built-in one."""
+    dimension: Literal["overall", "visual", "motion", "text"] = "overall"
+    """Rating used as score; overall: the sum of the three."""
+    rank: int = Field(64, ge=1)
+    """Rank of LoRA on the language model's linear layers."""
+    alpha: int = Field(128, ge=1)
+    """LoRA's alpha; public weights were trained with 64 and 128."""
+    fps: float = Field(2.0, gt=0)
+    """Frames per second it looks at."""
+    min_pixels: int = Field(128 * 28 * 28, ge=28 * 28)
+    """Smallest area of a frame; smaller ones are enlarged."""
+    max_pixels: int = Field(256 * 28 * 28, ge=28 * 28)
+    """Largest area of a frame; larger ones are scaled down."""
+    clips_at_once: int = Field(2, ge=1)
+    """Clips that run through it together."""
+    checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, a third more time."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the frozen weights and the arithmetic."""
+    noise: float = Field(0.0, ge=0)
+    """Instance noise on frames in [-1, 1]."""
+    rerender: float | None = Field(None, gt=0, lt=1)
+    """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
+    lr: float = Field(5e-6, ge=0)
+    """AdamW learning rate; 0 freezes it after warm-up."""
+    penalty: float = Field(0.0, ge=0)
+    """Weight of the R1 and R2 finite-difference penalties; 0 spares their pass."""
+    pool: int = Field(64, ge=1)
+    """Rollouts in the warm-up's pool."""
+
+
+class OnPolicyConfig(Section):
+    """What all objectives on the student's own rollouts have in common."""
+
     group: int = Field(8, ge=1)
     """Rollouts K per prompt."""
-    beta: float = Field(0.5, gt=0)
-    """Mixing of the positive and negative branch; the loss is divided by it."""
-    limit: float = Field(1.0, gt=0)
-    """Advantage clip."""
-    scope: Literal["group", "batch"] = "group"
-    """Where the advantage's standard deviation is taken."""
     prior: float = Field(0.15, ge=0)
     """Weight lambda of the pull towards the prior policy."""
     prior_policy: Literal["slow", "start"] = "slow"
     """slow: a slow average of the run's own average; start: the frozen start student (the paper)."""
-    levels: Literal["sampler", "continuous"] = "sampler"
-    """Noise levels of the update: the sampler's own, or uniform."""
-    space: Literal["x0", "velocity"] = "x0"
-    """Space of the loss."""
     shared_blocks: int = Field(1, ge=0)
     """First blocks whose noise a group shares; they are left out of the loss."""
     shared_share: float = Field(1.0, ge=0, le=1)
     """Share of the updates whose groups share their first blocks; in the others every block is drawn and trained."""
     old_decay: float = Field(0.5, ge=0, lt=1)
     """Largest decay of the old policy; it rises from 0 by 0.02 per update."""
+
+
+class AFDConfig(OnPolicyConfig):
+    """Adversarial flow distillation."""
+
+    kind: Literal["afd"] = "afd"
+    reward: Literal["discriminator", "random"] = "discriminator"
+    """random: the control that shows what the update does without information."""
+    beta: float = Field(0.5, gt=0)
+    """Mixing of the positive and negative branch; the loss is divided by it."""
+    limit: float = Field(1.0, gt=0)
+    """Advantage clip."""
+    scope: Literal["group", "batch"] = "group"
+    """Where the advantage's standard deviation is taken."""
+    levels: Literal["sampler", "continuous"] = "sampler"
+    """Noise levels of the update: the sampler's own, or uniform."""
+    space: Literal["x0", "velocity"] = "x0"
+    """Space of the loss."""
+    branches: Literal["both", "positive"] = "both"
+    """positive: without the negative branch, an ablation."""
+    context: Literal["clean", "noisy"] = "clean"
+    """What a block of the update sees of the past: the clean rollout, as in sampling, or, an ablation, its noised state."""
+
+
+class GANConfig(OnPolicyConfig):
+    """Direct adversarial training: the discriminator's gradient through the decoder and the last denoising step."""
+
+    kind: Literal["gan"] = "gan"
+    old_decay: float = Field(0.0, ge=0, lt=1)
+    """Largest decay of the old policy; 0: rollouts are always the current student's."""
+
+
+class PolicyGradientConfig(OnPolicyConfig):
+    """Reverse-chain policy gradient: clipped likelihood ratios of the sampler's re-noising steps (GRPO)."""
+
+    kind: Literal["grpo"] = "grpo"
+    limit: float = Field(5.0, gt=0)
+    """Advantage clip."""
+    scope: Literal["group", "batch"] = "group"
+    """Where the advantage's standard deviation is taken."""
+    ratio_clip: float = Field(0.2, gt=0, lt=1)
+    """Likelihood ratios are clipped to 1 +- this."""
+
+
+class ScoreMatchingConfig(OnPolicyConfig):
+    """Distribution matching: a score of the teacher's clips against a score of own rollouts (DMD), no discriminator."""
+
+    kind: Literal["dmd"] = "dmd"
+    old_decay: float = Field(0.0, ge=0, lt=1)
+    """Largest decay of the old policy; 0: rollouts are always the current student's."""
+    rerender: bool = True
+    """Fit the teacher's score to clips drawn again by the start student (needs discriminator.rerender)."""
+    score_lr: float = Field(4e-4, gt=0)
+    """AdamW learning rate of both scores."""
+    score_warmup: int = Field(60, ge=0)
+    """Steps of both scores before the student moves."""
+    score_steps: int = Field(2, ge=1)
+    """Steps of both scores per student update."""
+
+
+class InputGradientConfig(OnPolicyConfig):
+    """Experimental: move each rollout a small step along the discriminator's input gradient and regress to it."""
+
+    kind: Literal["input-gradient"] = "input-gradient"
+    reach: float = Field(0.1, gt=0)
+    """Length of that step: RMS over the clip, in latents of unit variance."""
+    levels: Literal["sampler", "continuous"] = "sampler"
+    """Noise levels of the update."""
+    space: Literal["x0", "velocity"] = "x0"
+    """Space of the loss."""
 
 
 class SFTConfig(Section):
@@ -164,9 +341,14 @@ class SFTConfig(Section):
     """Train on clips drawn again by the start student (needs discriminator.rerender)."""
     masked_blocks: int = Field(0, ge=0)
     """First blocks left out of the loss."""
+    group: int = Field(8, ge=1)
+    """Clips per prompt of the batch; as an arm of a comparison it takes the main objective's."""
 
 
-ObjectiveConfig = Annotated[AFDConfig | SFTConfig, Field(discriminator="kind")]
+ObjectiveConfig = Annotated[
+    AFDConfig | SFTConfig | GANConfig | PolicyGradientConfig | ScoreMatchingConfig | InputGradientConfig,
+    Field(discriminator="kind"),
+]
 
 
 class TrainConfig(Section):
@@ -236,7 +418,9 @@ class RunConfig(Section):
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()
     student: StudentConfig = StudentConfig()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    discriminator: Annotated[DiscriminatorConfig | VideoRewardConfig, Field(discriminator="kind")] = (
+        DiscriminatorConfig()
+    )
     objective: ObjectiveConfig = AFDConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

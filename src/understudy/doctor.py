@@ -17,15 +17,18 @@ import numpy as np
 import torch
 
 from understudy import experiment
-from understudy.clips import Clip, decode_mp4, encode_mp4, read_mp4
+from understudy.advice import advise, look_at
+from understudy.clips import Clip, decode_mp4, encode_mp4, read_mp4, resample
 from understudy.codecs.base import latent_frames
 from understudy.collection.collect import plan_jobs
 from understudy.collection.store import ClipRecord, ClipStore, record_key
-from understudy.config import AFDConfig, RunConfig
+from understudy.config import AFDConfig, DiscriminatorConfig, RunConfig, SFTConfig
 from understudy.errors import PromptRejected, UnderstudyError
+from understudy.flow import level_lists
 from understudy.recipes import load_recipe
 from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
+from understudy.students.generate import draw_clips
 from understudy.teachers.base import Teacher
 from understudy.teachers.folder import FolderTeacher
 from understudy.teachers.world import grammar
@@ -36,6 +39,7 @@ _PACKAGES: Final = (
     "av", "matplotlib", "numpy", "pillow", "pydantic", "pymunk", "pyyaml", "rich", "safetensors", "tyro",
 )  # fmt: skip
 _GIB: Final = 2**30
+_LOOKED_AT: Final = 64  # clips, for advice on the method
 _SHOWN: Final = 3  # of many problems of one sort
 
 
@@ -208,6 +212,8 @@ def _recipe(path: Path) -> Findings:
     yield from _guarded("start student", _start(config, bundle))
     form = bundle[0].form if bundle else None
     yield from _guarded("clip store", _recipe_store(config, form))
+    if bundle:
+        yield from _guarded("method", _method(config, bundle[0]))
     yield from _folder(config.out, "run folder")
     yield from _folder(config.clips.store, "store folder")
     for ok, what, advice in [*_device_hints(config), *_hints(config), *(_fit(config, bundle[0]) if bundle else ())]:
@@ -264,6 +270,24 @@ def _start(config: RunConfig, bundle: list[Bundle]) -> Findings:
     """Load the start student into ``bundle``, which outlives a later finding's error."""
     bundle.append(experiment.load_start(config))
     yield from _describe(bundle[0])
+
+
+def _method(config: RunConfig, bundle: Bundle) -> Findings:
+    """Say which method suits the student and the clips that are there."""
+    keys, form = _wanted(config), bundle.form
+    records = [r for r in _records(config) if r.key in keys and r.status == "done" and not _too_short(r.received, form)]
+    if not records:
+        return
+    store = ClipStore(config.clips.store)
+    clips: dict[str, list[np.ndarray]] = {}
+    for record in sorted(records, key=lambda r: r.prompt)[:_LOOKED_AT]:
+        clip = resample(store.read(record), form.fps, form.frames, (form.height, form.width))
+        clips.setdefault(record.prompt, []).append(clip.frames)
+    prompts = list(clips)[:16]
+    own = np.stack([clip.frames for clip in draw_clips(bundle, prompts, list(range(len(prompts))))])
+    steps = max(len(levels) for levels in level_lists(bundle.levels))
+    for line in advise(look_at(clips, own, steps, len(records), bundle.student.block_frames)):
+        yield Finding(True, "method", line)
 
 
 Hint = tuple[bool | None, str, str]
@@ -325,12 +349,14 @@ def _fit(config: RunConfig, bundle: Bundle) -> Iterable[Hint]:
             "does not see the one before it",
         )
     blocks = len(block_sizes(bundle.student, latent_frames(bundle.codec, form.frames)))
-    if isinstance(config.objective, AFDConfig):
-        unused = config.objective.shared_blocks
-    else:
+    if isinstance(config.objective, SFTConfig):
         unused = config.objective.masked_blocks
+    else:
+        unused = config.objective.shared_blocks
     if unused >= blocks:
         yield False, f"objective ({config.objective.kind})", f"{unused} of {blocks} blocks are left out: none remains"
+    if not isinstance(judge, DiscriminatorConfig):
+        return
     if judge.skip_frames >= form.frames:
         yield False, "discriminator.skip_frames", f"{judge.skip_frames} of {form.frames} frames: it would see none"
     if judge.size > min(form.height, form.width):

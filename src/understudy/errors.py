@@ -1,5 +1,7 @@
 """Errors a user can act on: one line that says what was wrong, with what value, and what to do."""
 
+from collections.abc import Iterable
+
 
 class UnderstudyError(Exception):
     """Base of every error that the command line prints as a single line (exit status 1)."""
@@ -20,6 +22,15 @@ class StoreError(UnderstudyError):
 class CheckpointError(UnderstudyError):
     """A checkpoint is missing, damaged or belongs to another configuration."""
 
+    @classmethod
+    def misfit(cls, where: object, missing: Iterable[str], unexpected: Iterable[str]) -> "CheckpointError":
+        """Return the error for weights at ``where`` whose names are not the model's; it names the first of them."""
+        absent, extra = sorted(missing), sorted(unexpected)
+        first = f"missing {absent[0]!r}" if absent else f"unexpected {extra[0]!r}"
+        return cls(
+            f"{where} does not fit this model: {len(absent)} missing and {len(extra)} unexpected tensors, first {first}"
+        )
+
 
 class PromptRejected(UnderstudyError):
     """A teacher refused a prompt; permanent, so the prompt is recorded and skipped."""
@@ -29,5 +40,16 @@ class TeacherError(UnderstudyError):
     """A teacher failed to deliver a usable clip."""
 
 
+class TrainingForbidden(UnderstudyError):
+    """A clip's maker has stated in the file that it must not be used for training; collection stops."""
+
+
 class TrainingError(UnderstudyError):
     """Training had to stop; the last good checkpoint is kept."""
+
+
+class MissingExtra(UnderstudyError):
+    """An optional part was asked for whose packages are not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs packages that are not installed: pip install 'understudy[{extra}]'")

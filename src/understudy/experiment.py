@@ -18,12 +18,14 @@ import torch
 
 from understudy import __version__, flow
 from understudy.baselines import build_objective
-from understudy.clips import Clip, read_file, resample, write_mp4
+from understudy.clips import Clip, ClipForm, write_mp4
 from understudy.codecs.base import latent_frames, to_frames, to_tensor
+from understudy.codecs.wan import load_wan_codec
 from understudy.collection.collect import CollectReport, plan_jobs
 from understudy.collection.collect import collect as collect_jobs
+from understudy.collection.damage import damaged, limited
 from understudy.collection.store import ClipStore
-from understudy.config import AFDConfig, FolderTeacherConfig, RunConfig, WorldPromptsConfig
+from understudy.config import AFDConfig, DamageConfig, FolderTeacherConfig, RunConfig, WorldPromptsConfig
 from understudy.discriminators.gauges import shortcut_warning
 from understudy.errors import CheckpointError, ConfigError
 from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
@@ -37,6 +39,8 @@ from understudy.runlog import RunLog, verdicts
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
 from understudy.students.generate import draw_clips, draw_long_clip, read_given, stream_clip
+from understudy.students.lora import has_adapter, merged, save_adapter
+from understudy.students.umt5 import UMT5Text
 from understudy.teachers.base import ClipParams, Teacher
 from understudy.teachers.folder import FolderTeacher
 from understudy.teachers.world import grammar
@@ -123,18 +127,24 @@ def collect(config: RunConfig, on_progress: _Progress | None = None) -> CollectR
     return collect_jobs(build_teacher(config), jobs, store, ClipParams(), on_progress)
 
 
-def _collected(config: RunConfig, prompts: Sequence[str], per_prompt: int, store_path: Path) -> list[tuple[str, Clip]]:
-    """Return (prompt, clip) for all jobs of ``prompts``, asking the teacher for those not in the store."""
+def collected(
+    config: RunConfig, prompts: Sequence[str], per_prompt: int, store_path: Path, form: ClipForm | None = None
+) -> list[tuple[str, Clip]]:
+    """Return (prompt, clip) pairs for all jobs of ``prompts``, asking the teacher for those not in the store.
+
+    The clips are as they are, or in ``form``.
+    """
     teacher, store = build_teacher(config), ClipStore(store_path, create=True)
     jobs = plan_jobs(prompts, per_prompt, config.clips.seed)
     collect_jobs(teacher, jobs, store, ClipParams())
     wanted = {(job.prompt, job.seed) for job in jobs}
     records = [r for r in store.records() if r.teacher == teacher.name and (r.prompt, r.seed) in wanted]
-    return [(r.prompt, store.read(r)) for r in sorted(records, key=lambda r: (r.prompt, r.seed)) if r.status == "done"]
+    done = sorted((r for r in records if r.status == "done"), key=lambda r: (r.prompt, r.seed))
+    return [(r.prompt, store.read(r, form)) for r in done]
 
 
 @dataclass(frozen=True)
-class _Evaluator:
+class Evaluator:
     """Held-out prompts, the teacher's clips of them in the student's form, and where results go.
 
     ``teacher`` holds other clips than ``reference``: a floor measured against itself would flatter the teacher.
@@ -149,18 +159,26 @@ class _Evaluator:
 
     def student(self, name: str, student: StudentModule) -> dict[str, Any]:
         """Measure a student on all held-out prompts, with the same seeds for every arm."""
+        return self._measure(name, self.draw(student))
+
+    def draw(self, student: StudentModule) -> ClipSet:
+        """Return a student's clips of all held-out prompts."""
         per_prompt = self.config.evaluation.rollouts
         texts = [prompt for prompt in self.prompts for _ in range(per_prompt)]
         clips = draw_clips(
             replace(self.bundle, student=student), texts, [_EVALUATION_SEED + i for i in range(len(texts))]
         )
         groups = tuple(tuple(clips[i : i + per_prompt]) for i in range(0, len(clips), per_prompt))
-        return self._measure(name, ClipSet(self.prompts, groups))
+        return ClipSet(self.prompts, groups)
 
     def teacher_floor(self) -> dict[str, Any]:
         """Measure the teacher's own clips through the student's codec: what the measuring itself costs."""
+        return self._measure("teacher", self.drawn_by_teacher())
+
+    def drawn_by_teacher(self) -> ClipSet:
+        """Return teacher clips through the student's codec, none of them in the reference."""
         groups = tuple(tuple(_round_trip(clip, self.bundle) for clip in clips) for clips in self.teacher.clips)
-        return self._measure("teacher", ClipSet(self.prompts, groups))
+        return ClipSet(self.prompts, groups)
 
     def _measure(self, name: str, clips: ClipSet) -> dict[str, Any]:
         student = self.bundle.student
@@ -188,24 +206,43 @@ def _round_trip(clip: Clip, bundle: Bundle) -> Clip:
         return Clip(to_frames(bundle.codec.decode(bundle.codec.encode(frames)))[0], clip.fps)
 
 
-def _evaluator(config: RunConfig, bundle: Bundle) -> _Evaluator:
-    settings, form = config.evaluation, bundle.form
+def training_clips(config: RunConfig, form: ClipForm) -> list[tuple[str, Clip]]:
+    """Return the (prompt, clip) pairs to train on: collected, then as few and as damaged as the recipe says."""
+    whole = None if config.clips.damage != DamageConfig() else form  # damage is done to the clip as it came
+    pairs = collected(config, training_prompts(config), config.clips.per_prompt, config.clips.store, whole)
+    return damaged(limited(pairs, config.clips.limit, config.seed), config.clips.damage, config.seed)
+
+
+def collect_held_out(config: RunConfig, form: ClipForm | None = None) -> list[tuple[str, Clip]]:
+    """Return (prompt, clip) pairs of the held-out prompts, asking the teacher for those still missing."""
     store = config.clips.store.parent / f"{config.clips.store.name}-held-out"
-    pairs = _collected(config, held_out_prompts(config), settings.reference + settings.floor, store)
+    return collected(
+        config, held_out_prompts(config), config.evaluation.reference + config.evaluation.floor, store, form
+    )
+
+
+def evaluator(config: RunConfig, bundle: Bundle) -> Evaluator:
+    """Return what measures students of the recipe, asking the teacher for the reference clips still missing."""
+    settings, form = config.evaluation, bundle.form
+    pairs = collect_held_out(config, form)
     by_prompt: dict[str, list[Clip]] = {}
     for prompt, clip in pairs:
-        by_prompt.setdefault(prompt, []).append(resample(clip, form.fps, form.frames, (form.height, form.width)))
+        by_prompt.setdefault(prompt, []).append(clip)
     if not by_prompt:
         raise ConfigError("the teacher delivered no clip of any held-out prompt: nothing can be evaluated")
     prompts = tuple(by_prompt)
     reference = ClipSet(prompts, tuple(tuple(by_prompt[prompt][settings.floor :]) for prompt in prompts))
     floor = ClipSet(prompts, tuple(tuple(by_prompt[prompt][: settings.floor]) for prompt in prompts))
-    return _Evaluator(config, bundle, prompts, prepare(in_own_look(reference)), floor, config.out)
+    return Evaluator(config, bundle, prompts, prepare(in_own_look(reference)), floor, config.out)
 
 
 def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
-    bundle = load_bundle(config.student.start)
+    codec, text = config.student.codec, config.student.text
+    placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
+    bundle = load_bundle(config.student.start, placed)
+    if text is not None:
+        bundle.student.use_text(UMT5Text(text.path, text.cache, text.length, text.dtype, config.device))
     if config.student.window is not None or config.student.sink is not None:
         bundle = bundle.with_window(config.student.window, config.student.sink)
     levels = bundle.levels if config.student.levels is None else config.student.levels
@@ -235,23 +272,26 @@ def run(config: RunConfig) -> Path:
     log = RunLog(out)
     bundle = load_start(config)
     with log.timed("collecting teacher clips", "collect"):
-        pairs = _collected(config, training_prompts(config), config.clips.per_prompt, config.clips.store)
-        evaluator = _evaluator(config, bundle)
+        pairs = training_clips(config, bundle.form)
+        measuring = evaluator(config, bundle)
         data = teacher_clips(pairs, bundle.form, bundle.codec)
         log.keep("clips", len(pairs))
     with log.timed("measuring the start student and the teacher", "evaluate"):
-        log.once("start", lambda: evaluator.student("start", bundle.student))
-        log.once("teacher", evaluator.teacher_floor)
+        log.once("start", lambda: measuring.student("start", bundle.student))
+        log.once("teacher", measuring.teacher_floor)
     main = main_arm(config)
     for name in [*config.compare, main]:
         if name in log.results:
             continue
         with log.timed(f"training {name}", name):
-            student = _train_arm(config, name, data, bundle, log)
+            trained = _train_arm(config, name, data, bundle, log)
         folder = out / "student" if name == main else out / "arms" / name
+        student = merged(trained)
+        if has_adapter(trained):
+            save_adapter(trained, folder / "adapter", config.student.start)
         save_bundle(replace(bundle, student=student, source=f"{name} of {config.name}, seed {config.seed}"), folder)
         with log.timed(f"measuring {name}", "evaluate"):
-            log.once(name, lambda name=name, student=student: evaluator.student(name, student))  # type: ignore[misc]
+            log.once(name, lambda name=name, student=student: measuring.student(name, student))  # type: ignore[misc]
     _summarise(config, log)
     write_report(out)
     log.say(f"report: {out / 'report.html'}")
@@ -355,15 +395,15 @@ def evaluate(run_folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{run_folder} holds no finished run: run `understudy train` with its recipe first")
     config = load_recipe(run_folder / "config.yaml", ()).model_copy(update={"out": run_folder})
     log = RunLog(run_folder)
-    evaluator = _evaluator(config, load_start(config))
+    measuring = evaluator(config, load_start(config))
     main = main_arm(config)
     for name in ("start", *config.compare, main):
         folder = {"start": config.student.start, main: str(run_folder / "student")}.get(name)
         student = load_bundle(folder or run_folder / "arms" / name).student
         log.results.pop(name, None)
-        log.once(name, lambda name=name, student=student: evaluator.student(name, student))  # type: ignore[misc]
+        log.once(name, lambda name=name, student=student: measuring.student(name, student))  # type: ignore[misc]
     log.results.pop("teacher", None)
-    log.once("teacher", evaluator.teacher_floor)
+    log.once("teacher", measuring.teacher_floor)
     _summarise(config, log)
     summary: dict[str, Any] = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
     return summary
@@ -430,7 +470,7 @@ def _generator(
     if threads:
         torch.set_num_threads(threads)
     student = load_bundle(bundle).with_window(window, sink)
-    return student, None if given is None else read_given(read_file(given), student.form, str(given))
+    return student, None if given is None else read_given(given, student.form)
 
 
 def describe(config: RunConfig) -> list[str]:
@@ -439,7 +479,7 @@ def describe(config: RunConfig) -> list[str]:
     spec = bundle.student.spec
     training, held_out = training_prompts(config), held_out_prompts(config)
     parameters = sum(p.numel() for p in bundle.student.parameters())
-    batch = config.train.prompts * (config.objective.group if isinstance(config.objective, AFDConfig) else 8)
+    batch = config.train.prompts * config.objective.group
     tokens = latent_frames(bundle.codec, bundle.form.frames) * bundle.student.frame_tokens
     jobs = len(training) * config.clips.per_prompt
     per_held_out = config.evaluation.reference + config.evaluation.floor

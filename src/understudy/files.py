@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from understudy.errors import UnderstudyError
@@ -58,7 +60,7 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        _sync(target.parent)
     except OSError as error:
         raise UnderstudyError(f"cannot write {target}: {_reason(error)}") from None
 
@@ -81,15 +83,43 @@ def write_json_atomic(path: str | Path, value: Mapping[str, object] | Sequence[o
     write_text_atomic(path, text + "\n")
 
 
+@contextmanager
+def new_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path for a large file or folder, which becomes ``path`` when the block ends without an error.
+
+    Raises:
+        UnderstudyError: ``path`` exists (other than as an empty folder), or it cannot be written.
+    """
+    target = Path(path)
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise UnderstudyError(f"{target} exists already: give another place, or remove it first")
+    ensure_folder(target.parent)
+    draft = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    try:
+        try:
+            yield draft
+            for written in (draft, *draft.rglob("*")):
+                _sync(written)
+            os.replace(draft, target)
+        except BaseException:
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            draft.unlink(missing_ok=True)
+            raise
+        _sync(target.parent)
+    except OSError as error:
+        raise UnderstudyError(f"cannot write {target}: {_reason(error)}") from None
+
+
 def _reason(error: OSError) -> str:
     """Return what went wrong without the path, which the caller names itself."""
     return (error.strerror or str(error)).lower()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut, where the system lets folders be synced."""
+def _sync(path: Path) -> None:
+    """Make a file's content, or a rename in a folder, survive a power cut, where the system lets ``path`` be synced."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return
     try:

@@ -50,6 +50,16 @@ def velocity_from_noise(x_t: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (noise - x_t) / (1 - expand(t, x_t))
 
 
+def renoise_log_prob(x_t: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    """Return log N(x_t; (1 - t) x_0, t^2) per latent frame [B, F], up to a constant, for t [B, F] > 0.
+
+    The density of one re-noising step of the stochastic few-step sampler: its chain is Gaussian given the prediction
+    x_0 made from the state before, which is what a policy gradient needs (Flow-GRPO, 2505.05470).
+    """
+    distance = (x_t - (1 - expand(t, x_t)) * x0).square().flatten(2).sum(2)
+    return -distance / (2 * t.square())
+
+
 def warp(t: Tensor, shift: float) -> Tensor:
     """Return the shifted level s t / (1 + (s - 1) t); shift 5 turns 1, .75, .5, .25 into 1, .9375, .833, .625."""
     return shift * t / (1 + (shift - 1) * t)

@@ -18,11 +18,11 @@ import yaml
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from understudy.codecs.base import to_tensor
+from understudy.codecs.base import CodecModule, to_tensor
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.config import Section
 from understudy.errors import ConfigError, UnderstudyError
-from understudy.students.bundle import Bundle, ClipForm, save_bundle
+from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world import grammar
@@ -61,6 +61,8 @@ class StartConfig(Section):
     families: tuple[str, ...] = ("drop", "throw", "bounce")
     colours: tuple[str, ...] = ("red", "yellow", "green", "blue")
     codec: tuple[CodecStage, ...] = Field(min_length=1)
+    codec_from: str | None = None
+    """Take the codec of this bundle (a folder or builtin:frame) instead of training one by ``codec``."""
     pretrain_steps: tuple[int, ...] = Field(min_length=1)
     """Steps of each pass; a pass starts from the average of the one before."""
     pretrain_batch: int = Field(64, gt=0)
@@ -98,8 +100,12 @@ def make(config: StartConfig) -> None:
             print(f"{time.perf_counter() - began:6.0f} s  {stage} {step}/{steps} loss {loss:.4f}", flush=True)
 
     prompts, house = _clips(config, "house", config.clips, 0)
-    _, film = _clips(config, "film", config.foreign_clips, 10**6)
-    codec = _codec(config, house, film, report)
+    codec: CodecModule
+    if config.codec_from is None:
+        _, film = _clips(config, "film", config.foreign_clips, 10**6)
+        codec = _codec(config, house, film, report)
+    else:
+        codec = load_bundle(config.codec_from).codec
     with torch.no_grad():
         latents = torch.cat([codec.encode(part.float() / 255) for part in house.split(100)])
     torch.manual_seed(config.seed)
@@ -110,12 +116,12 @@ def make(config: StartConfig) -> None:
         vocabulary=vocabulary(),
     )
     base = CausalVideoTransformer(spec)
+    form = ClipForm(config.size, config.size, config.fps, config.frames)
     for index, steps in enumerate(config.pretrain_steps):
         stage = Stage(steps, config.pretrain_batch, config.pretrain_lr, config.matrix_lr)
         base = pretrain(base.requires_grad_(True), latents, prompts, stage, config.seed + index, report)
-    form = ClipForm(config.size, config.size, config.fps, config.frames)
-    base_bundle = Bundle(base.eval(), codec, (1.0, 0.75, 0.5, 0.25), form, "recipes/start.yaml: base, not distilled")
-    save_bundle(base_bundle, config.out / "base")
+        note = f"recipes/start.yaml: base after pass {index + 1} of {len(config.pretrain_steps)}, not distilled"
+        save_bundle(Bundle(base.eval(), codec, (1.0, 0.75, 0.5, 0.25), form, note), config.out / "base")
     count = config.distil_clips
     for name, block in config.students.items():
         student = CausalVideoTransformer(TransformerSpec(**{**base.config(), "block_frames": block}))

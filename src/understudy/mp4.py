@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 
+from understudy import decoding
 from understudy.errors import ClipError
 
 Frames = npt.NDArray[np.uint8]
@@ -99,8 +100,7 @@ class Mp4Encoder:
         return self._buffer.getvalue()
 
     def _refused(self, error: Exception) -> ClipError:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split()).lower()
-        return ClipError(f"cannot encode {self._shape} as H.264: {reason}")
+        return ClipError(f"cannot encode {self._shape} as H.264: {decoding.reason(error)}")
 
 
 class FragmentedMp4:

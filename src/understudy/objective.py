@@ -16,6 +16,11 @@ def paired_loss(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(fake - real)
 
 
+def unpaired_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Return binary cross-entropy -log sigmoid(D(x^T)) - log sigmoid(-D(x^)) per clip pair [B]: the unpaired ablation."""
+    return F.softplus(-real) + F.softplus(fake)
+
+
 def gradient_penalty(score: Tensor, perturbed: Tensor, sigma: float) -> Tensor:
     """Return the finite-difference R1/R2 penalty ((D(x + sigma e) - D(x)) / sigma)^2 per clip [B] (R3GAN, 2501.05441)."""
     return ((perturbed - score) / sigma).square()
@@ -85,3 +90,34 @@ def level_weight(levels: Tensor, space: str) -> Tensor:
 def noised_state(x0: Tensor, noise: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     """Return x_t and the target velocity of the student's own clean rollout [B, F, C, h, w] at levels [B, F]."""
     return flow.interpolate(x0, noise, levels), flow.velocity_target(x0, noise)
+
+
+def clipped_ratio_loss(log_ratio: Tensor, advantages: Tensor, limit: float) -> Tensor:
+    """Return -min(r A, clip(r, 1 +- limit) A) [B, F] for log r [B, F] and A [B] (PPO 1707.06347, GRPO 2402.03300).
+
+    At r = 1 its gradient is -A grad log pi: the policy gradient. Where the ratio has already gone past the limit in the
+    direction that A asks for, the gradient is 0.
+    """
+    ratio, a = log_ratio.exp(), advantages[:, None]
+    return -torch.minimum(ratio * a, ratio.clamp(1 - limit, 1 + limit) * a)
+
+
+def distribution_matching_target(x0: Tensor, real: Tensor, fake: Tensor) -> Tensor:
+    """Return where distribution matching sends own clips [B, F, C, h, w] (DMD, 2311.18828, equations 7 and 8).
+
+    ``real`` and ``fake`` are the two scores' predictions of x_0 from the same noised clip. The step is their difference
+    over the mean distance of the clip to ``real``, so that its size does not depend on the noise level.
+    """
+    distance = (x0 - real).abs().flatten(1).mean(1).clamp(min=1e-6)
+    return x0 - (fake - real) / distance.reshape(-1, *(1,) * (x0.ndim - 1))
+
+
+def moved(x0: Tensor, gradient: Tensor, step: float) -> Tensor:
+    """Return clips [B, F, C, h, w] moved by RMS ``step`` along their gradient; where that is 0 they stay."""
+    size = gradient.square().flatten(1).mean(1).sqrt().reshape(-1, *(1,) * (x0.ndim - 1))
+    return x0 + torch.where(size > 0, step * gradient / size.clamp(min=1e-30), 0.0)
+
+
+def straight_through(value: Tensor, through: Tensor) -> Tensor:
+    """Return ``value`` with the gradient of ``through`` (of the same shape), as if the step between were the identity."""
+    return value.detach() + (through - through.detach())

@@ -88,6 +88,15 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
     raise ConfigError("\n".join(problems))
 
 
+def read_yaml(path: Path, what: str) -> Any:
+    """Return the plain value that a YAML file holds, read as recipes are; ``what`` names it in errors.
+
+    Raises:
+        ConfigError: it is missing, or no YAML.
+    """
+    return _parse(read_text(path, what), f"{what} {path}", str(path))[0]
+
+
 def dump(config: RunConfig) -> str:
     """Return ``config`` as YAML with every field, in the order of the models; it loads back as equal."""
     values = config.model_dump(mode="json")

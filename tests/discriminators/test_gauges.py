@@ -176,3 +176,49 @@ class TestHealth:
         found = gauges.health(torch.ones(2), torch.zeros(2), torch.tensor([[0.0], [2.0]]))
         assert found.spread == pytest.approx(2**0.5)
         assert found.regime == "saturated"
+
+
+def steps(accuracy: float, unseen: float | None = None) -> list[dict]:
+    early = [{"phase": "warm-up", "pair_accuracy": 0.99}] + [{"phase": "update", "pair_accuracy": 0.8}] * 20
+    late = {"phase": "update", "pair_accuracy": accuracy} | ({} if unseen is None else {"unseen_accuracy": unseen})
+    return early + [late] * 10
+
+
+@pytest.mark.parametrize(
+    ("rows", "regime"),
+    [
+        (steps(0.1), "hacked"),
+        (steps(0.5), "saturated"),
+        (steps(0.8), "informative"),
+        (steps(0.99), "too strong"),
+        (steps(0.99, 0.5), "memorised"),
+        (steps(0.99, 0.8), "informative"),
+        ([{"phase": "update", "loss": 1.0}], "unknown"),
+        ([], "unknown"),
+    ],
+)
+def test_the_regime_of_a_run_is_named_from_its_records(rows, regime) -> None:
+    name, why = gauges.name_regime(rows)
+    assert name == regime
+    assert why
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_the_controlled_rate_stays_in_its_limits_and_turns_the_right_way(rate, accuracy) -> None:
+    low, high = 1e-5, 1e-3
+    after = gauges.controlled_rate(rate, accuracy, (0.7, 0.9), (low, high))
+    assert low <= after <= high
+    if low <= rate <= high:
+        if accuracy < 0.7:
+            assert after >= rate
+        elif accuracy > 0.9:
+            assert after <= rate
+        else:
+            assert after == rate
+
+
+def test_the_controller_reaches_a_good_rate_from_far_away() -> None:
+    rate = 0.0
+    for _ in range(30):
+        rate = gauges.controlled_rate(rate, 0.5, (0.7, 0.9), (1e-5, 1e-3))
+    assert rate == 1e-3

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from understudy import flow
 from understudy.errors import ConfigError
-from understudy.students.rollout import SeededNoise, Start, roll_clip, rollout
+from understudy.students.rollout import SeededNoise, Start, roll_chain, roll_clip, rollout
 from understudy.students.transformer import CausalVideoTransformer
 
 MakeStudent = Callable[..., CausalVideoTransformer]
@@ -281,7 +281,7 @@ class TestErrors:
 class TestBlockList:
     def test_first_blocks_of_another_size_then_the_last_repeats(self) -> None:
         stub = Stub(target(frames=9), block_frames=3)
-        stub.blocks = (1, 2, 3)
+        stub.block_list = (1, 2, 3)
         blocks = list(rollout(stub, None, 2, LEVELS[:1], SeededNoise([0, 1]), 9))
         assert [block.shape[1] for block in blocks] == [1, 2, 3, 3]
         torch.testing.assert_close(torch.cat(blocks, dim=1), target(frames=9), rtol=0, atol=1e-5)
@@ -290,3 +290,14 @@ class TestBlockList:
         stub = Stub(target(frames=3))
         list(rollout(stub, None, 2, ((1.0, 0.9, 0.5), (1.0, 0.5)), SeededNoise([0, 1]), 3))
         assert [round(float(t[0, 0]), 3) for _, t in stub.states] == [1.0, 0.9, 0.5, 1.0, 0.5, 1.0, 0.5]
+
+
+def test_a_chain_keeps_the_states_from_which_the_parallel_pass_gives_the_samplers_own_predictions(make_student) -> None:
+    student, levels = make_student(block_frames=2), (1.0, 0.75, 0.5)
+    text = student.encode_text(["a red ball falls"] * 2)
+    latents, states, times = roll_chain(student, text, 2, levels, SeededNoise([1, 2]), 6)
+    assert states.shape == (3, *latents.shape)
+    assert [float(t.unique()) for t in times] == [1.0, 0.75, 0.5]
+    v = student.teacher_forced(latents, states[-1], times[-1], text)
+    assert torch.allclose(flow.x0_from_velocity(states[-1], v, times[-1]), latents, atol=1e-4)
+    assert torch.equal(latents, roll_clip(student, text, 2, levels, SeededNoise([1, 2]), 6))

@@ -1,4 +1,5 @@
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from understudy.clips import Clip, write_mp4
 from understudy.collection.collect import collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, PromptRejected, TeacherError
+from understudy.ingest.tars import add_member
 from understudy.teachers.base import ClipParams
 from understudy.teachers.folder import FolderTeacher
 
@@ -129,3 +131,41 @@ def test_all_clips_of_a_prompt_are_collected(tmp_path: Path) -> None:
     report = collect(teacher, jobs, store, on_progress=lambda report: None)
     assert (report.done, report.rejected) == (3, 3)
     assert len({record.clip for record in store.records() if record.clip}) == 3
+
+
+def test_names_as_vbench_writes_them(tmp_path: Path) -> None:
+    for name in ("a red ball-0", "a red ball-1", "a slow-motion cube-0"):
+        (tmp_path / f"{name}.mp4").write_bytes(name.encode())
+    teacher = FolderTeacher(tmp_path)
+    assert teacher.prompts() == ["a red ball", "a slow-motion cube"]
+    assert (teacher.takes("a red ball"), teacher.generate("a red ball", 1, ANY)) == (2, b"a red ball-1")
+
+
+def test_webdataset_tars(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w:") as tar:
+        for name, data in (
+            ("x/0.mp4", b"one"),
+            ("x/0.txt", b"a  ball\n"),
+            ("x/1.mp4", b"two"),
+            ("x/1.json", b'{"caption": "a cube"}'),
+        ):
+            add_member(tar, name, data)
+    teacher = FolderTeacher(tmp_path)
+    assert teacher.prompts() == ["a ball", "a cube"]
+    assert (teacher.generate("a ball", 0, ANY), teacher.generate("a cube", 5, ANY)) == (b"one", b"two")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"), [(b"junk" * 200, "not a whole, uncompressed tar"), (b"", "lists no clips|not a whole")]
+)
+def test_what_is_no_tar_is_one_clear_line(tmp_path: Path, data: bytes, words: str) -> None:
+    (tmp_path / "a.tar").write_bytes(data)
+    with pytest.raises(ConfigError, match=words):
+        FolderTeacher(tmp_path)
+
+
+def test_tar_without_prompts_is_one_clear_line(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w:") as tar:
+        add_member(tar, "0.mp4", b"one")
+    with pytest.raises(ConfigError, match=r"no prompt for sample '0'; add 0\.txt"):
+        FolderTeacher(tmp_path)

@@ -7,7 +7,15 @@ import torch
 
 from understudy.baselines import build_objective
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
-from understudy.config import AFDConfig, DiscriminatorConfig, ObjectiveConfig, RunConfig, TrainConfig
+from understudy.config import (
+    AFDConfig,
+    DiscriminatorConfig,
+    LoraConfig,
+    ObjectiveConfig,
+    RunConfig,
+    StudentConfig,
+    TrainConfig,
+)
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 from understudy.training.data import TeacherClips
@@ -43,10 +51,12 @@ def build(bundle: Bundle, data: TeacherClips) -> Build:
         discriminator: DiscriminatorConfig | None = None,
         train: TrainConfig | None = None,
         seed: int = 0,
+        lora: LoraConfig | None = None,
     ) -> tuple[Objective, CausalVideoTransformer]:
         settings = objective or AFDConfig(group=4)
         config = RunConfig(
             seed=seed,
+            student=StudentConfig(lora=lora),
             objective=settings,
             discriminator=discriminator or DiscriminatorConfig(size=16, width=16, warmup=3, pool=8),
             train=train or TrainConfig(steps=5, prompts=2, warmup=1, checkpoint_every=2),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from understudy import objective as maths
-from understudy.config import AFDConfig, DiscriminatorConfig, TrainConfig
+from understudy.config import AFDConfig, DiscriminatorConfig, TrainConfig, VideoRewardConfig
 from understudy.errors import TrainingError
 
 
@@ -56,7 +56,7 @@ def test_an_update_moves_the_student_and_the_start_stays(build) -> None:
 
 def test_flat_scores_give_no_gradient(build, monkeypatch) -> None:
     objective, state, _ = ready(build, steps=3)
-    monkeypatch.setattr(objective, "_scores", lambda network, own: torch.ones(len(own.prompts)))
+    monkeypatch.setattr(objective, "_scores", lambda network, own: torch.ones(len(own.prompts) // 4, 4))
     assert objective.step(state).values["grad_norm"] == pytest.approx(0.0, abs=1e-7)
 
 
@@ -147,3 +147,34 @@ def test_the_shortcut_probe_reports_every_statistic(build) -> None:
     probe = objective.prepare(objective.initial_state(start), start)
     assert {"brightness", "contrast", "sharpness", "corner", "flicker"} <= probe.keys()
     assert all(0.5 <= value <= 1 for value in probe.values())
+
+
+def test_videoreward_takes_the_place_of_the_small_network(build, qwen_folder) -> None:
+    pytest.importorskip("peft")
+    sizes = {"min_pixels": 28 * 28, "max_pixels": 28 * 28, "rank": 2, "alpha": 4, "dtype": "float32"}
+    judge = VideoRewardConfig(path=qwen_folder, warmup=2, pool=8, lr=1e-3, penalty=1.0, **sizes)
+    objective, state, _ = ready(build, discriminator=judge)
+    network = state.modules["discriminator"]
+    assert set(state.optimisers["discriminator"].param_groups[0]["params"]) == {
+        p for p in network.parameters() if p.requires_grad
+    }
+    frozen = {name: p.clone() for name, p in network.named_parameters() if not p.requires_grad}
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for phase in ("warm-up", "warm-up", "update"):
+        report = objective.step(state)
+        state.step += 1
+        assert report.phase == phase
+    assert {"d_loss", "d_penalty", "pair_accuracy", "loss"} <= report.values.keys()
+    moved = [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert "rm_head.weight" in moved
+    assert any("lora_B" in name for name in moved)
+    assert all(torch.equal(p, frozen[name]) for name, p in network.named_parameters() if name in frozen)
+
+
+def test_no_penalty_spares_its_pass(build) -> None:
+    plain = DiscriminatorConfig(size=16, width=16, warmup=3, pool=8, penalty=0.0)
+    objective, state, _ = ready(build, discriminator=plain)
+    calls = []
+    state.modules["discriminator"].time.register_forward_hook(lambda *_: calls.append(1))
+    assert objective.step(state).values["d_penalty"] == 0
+    assert len(calls) == 1

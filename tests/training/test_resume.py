@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from understudy.config import AFDConfig, SFTConfig
+from understudy.config import AFDConfig, LoraConfig, SFTConfig
 from understudy.errors import CheckpointError
 from understudy.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, verify_checkpoint
 from understudy.training.loop import Arm, Interrupted, train
@@ -56,6 +57,30 @@ def test_interrupted_and_resumed_equals_unbroken(build, tmp_path, objective, sto
     assert_same(unbroken, resumed)
     assert (tmp_path / "a" / "metrics.jsonl").read_text().count("\n") == resumed.step
     assert (tmp_path / "b" / "metrics.jsonl").read_text().count("\n") == resumed.step
+
+
+@pytest.mark.parametrize("objective", [AFDConfig(group=4), AFDConfig(group=4, prior_policy="start"), SFTConfig()])
+def test_adapters_resume_to_the_same_bits_and_checkpoints_hold_no_base(build, tmp_path, objective) -> None:
+    pytest.importorskip("peft")
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    lora = LoraConfig(rank=2, alpha=2)
+    unbroken, _ = train(*build(objective, lora=lora), arm(tmp_path / "a"), quiet)
+
+    def stop(report: StepReport, steps: int) -> None:
+        if report.step + 1 == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(*build(objective, lora=lora), arm(tmp_path / "b"), stop)
+    saved = load_file(checkpoints(tmp_path / "b" / "checkpoints")[-1] / "state.safetensors")
+    policies = [key for key in saved if key.startswith(("module.student.", "module.ema.", "module.prior."))]
+    assert policies
+    assert all(".lora_" in key for key in policies)
+    torch.manual_seed(999)
+    resumed, _ = train(*build(objective, lora=lora), arm(tmp_path / "b"), quiet)
+    assert_same(unbroken, resumed)
+    moved = [p for p in resumed.modules["ema"].state_dict() if "lora_B" in p]
+    assert any(bool(resumed.modules["ema"].state_dict()[name].any()) for name in moved)
 
 
 def test_killed_between_checkpoints_equals_unbroken(build, tmp_path) -> None:

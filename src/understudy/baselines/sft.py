@@ -1,17 +1,15 @@
 """Supervised fine-tuning: flow matching on the teacher's clips, teacher-forced, in the same loop as everything else."""
 
-import copy
-
 import torch
 from torch import Tensor
 
 from understudy import flow, objective
-from understudy.config import SFTConfig, TrainConfig
+from understudy.config import LoraConfig, SFTConfig, TrainConfig
 from understudy.discriminators.canonical import levels_below, rerender
 from understudy.errors import ConfigError
 from understudy.students.base import StudentModule, block_sizes
 from understudy.training.data import TeacherClips
-from understudy.training.state import StepReport, TrainState, average_into, set_rate
+from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
 from understudy.training.update import Loss, student_update
 
 
@@ -27,7 +25,9 @@ class SFT:
         rerender_level: float | None,
         batch: int,
         seed: int,
+        lora: LoraConfig | None = None,
     ) -> None:
+        self.lora = lora
         if config.rerender and rerender_level is None:
             raise ConfigError("objective.rerender is true but discriminator.rerender is null: give it a noise level")
         self.config, self.train, self.data = config, train, data
@@ -37,12 +37,11 @@ class SFT:
 
     def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step."""
-        trained, average = copy.deepcopy(student), copy.deepcopy(student).requires_grad_(False)
-        optimiser = torch.optim.AdamW(
-            trained.parameters(), self.train.lr, (0.9, 0.98), weight_decay=self.train.weight_decay
-        )
+        modules = policies(student, self.lora, self.seed, "ema")
+        trained = [p for p in modules["student"].parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(trained, self.train.lr, (0.9, 0.98), weight_decay=self.train.weight_decay)
         generator = torch.Generator().manual_seed(self.seed)
-        return TrainState({"student": trained, "ema": average}, {"student": optimiser}, generator)
+        return TrainState(modules, {"student": optimiser}, generator)
 
     def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
         """Draw the clips again by the start student if the baseline asks for that; nothing to probe."""

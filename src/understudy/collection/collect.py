@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from understudy.clips import probe
 from understudy.collection.store import ClipStore, record_key
 from understudy.errors import ClipError, ConfigError, PromptRejected, TeacherError
 from understudy.files import sha256_hex
+from understudy.ingest.guard import probe_bytes
 from understudy.prompts import normalise
 from understudy.teachers.base import ClipParams, Teacher
 
@@ -159,7 +159,7 @@ def _ask(teacher: Teacher, job: Job, params: ClipParams) -> tuple[bytes, dict[st
     for _ in range(2):
         data = teacher.generate(job.prompt, job.seed, params)
         try:
-            return data, dict(probe(data))
+            return data, probe_bytes(data, "the clip that arrived").to_json()
         except ClipError as error:
             problem = error
     raise TeacherError(

@@ -9,17 +9,20 @@ Layout::
 
 import json
 import os
+import queue
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from understudy.clips import Clip, decode_mp4, read_file
+from understudy.clips import Clip, ClipForm, read_file
 from understudy.errors import ClipError, StoreError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
+from understudy.ingest.guard import Guard, read_clip
 from understudy.prompts import normalise
 
 try:
@@ -201,15 +204,14 @@ class ClipStore:
             raise StoreError(f"record {record.key[:12]} is a rejection ({record.reason}) and has no clip")
         return self.path / "clips" / record.clip[:2] / f"{record.clip}.mp4"
 
-    def read(self, record: ClipRecord) -> Clip:
-        """Decode the clip of ``record``.
+    def read(self, record: ClipRecord, form: ClipForm | None = None) -> Clip:
+        """Decode the clip of ``record`` in the guarded process, as it is or brought to ``form``.
 
         Raises:
             StoreError: the record is a rejection.
-            ClipError: the file is missing or damaged.
+            ClipError: the file is missing, damaged, or shorter than the form.
         """
-        path = self.clip_path(record)
-        return decode_mp4(read_file(path), str(path))
+        return read_clip(self.clip_path(record), form)
 
     def refresh(self) -> None:
         """Read the records that were appended since the last look; an unfinished last line waits for its end.
@@ -238,30 +240,60 @@ class ClipStore:
                 self._records[record.key] = record
         self._read_to += len(whole)
 
-    def verify(self) -> list[str]:
-        """Read and decode every clip; return one line for each problem, none when all is well."""
-        problems = []
+    def verify(self, workers: int = 1, decode: bool = True, hashes: bool = True) -> list[str]:
+        """Return one line for each problem, none when all is well.
+
+        Args:
+            workers: decoding processes at work side by side.
+            decode: decode every clip to its end.
+            hashes: compare every file with the content it is named by.
+        """
+        problems: list[str] = []
         named: dict[Path, ClipRecord] = {}
         for record in self._records.values():
             if record.clip is not None:
                 named.setdefault(self.clip_path(record), record)
-        for path, record in named.items():
+        guards: queue.SimpleQueue[Guard] = queue.SimpleQueue()
+        for _ in range(workers):
+            guards.put(Guard())
+
+        def problem(path: Path, record: ClipRecord) -> str | None:
             what = f"clip {path.name[:12]} of prompt {record.prompt!r}"
             if not path.is_file():
-                problems.append(f"{what} is missing: no file {path}")
-                continue
+                return f"{what} is missing: no file {path}"
             try:
-                data = read_file(path)
-                if sha256_hex(data) != record.clip:
-                    problems.append(f"{what} has changed: {path} no longer has the content it is named by")
-                    continue
-                decode_mp4(data, what)
+                if hashes and sha256_hex(read_file(path)) != record.clip:
+                    return f"{what} has changed: {path} no longer has the content it is named by"
+                if decode:
+                    guard = guards.get()
+                    try:
+                        guard.check(path, what)
+                    finally:
+                        guards.put(guard)
             except ClipError as error:
-                problems.append(str(error))
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(workers) as pool:
+            problems += filter(None, pool.map(problem, named.keys(), named.values()))
+        for _ in range(workers):
+            guards.get().close()
         for path in sorted((self.path / "clips").glob("**/*")):
             if path.is_file() and path not in named:
                 problems.append(f"no record names {path}: its writer was stopped; safe to delete")
         return problems
+
+    def pack(self) -> list[Path]:
+        """Remove the files that no record names, left by writers that were killed; return them."""
+        with self._locked():
+            self._repair()
+            self.refresh()
+            self._drop_temporary_files()
+            named = {self.clip_path(record) for record in self._records.values() if record.clip is not None}
+            orphans = [p for p in sorted((self.path / "clips").glob("*/*.mp4")) if p.is_file() and p not in named]
+            for path in orphans:
+                path.unlink()
+        return orphans
 
     def _append(self, record: ClipRecord) -> None:
         """Append ``record`` to the ledger, whole and on disk, or not at all; needs the lock."""

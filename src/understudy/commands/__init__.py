@@ -3,10 +3,13 @@
 from typing import Final
 
 from understudy.commands.base import Verb
+from understudy.commands.bench import Bench
+from understudy.commands.export import Export
 from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
 from understudy.commands.serve import Serve
+from understudy.commands.store import StoreExport, StoreImport, StoreList, StorePack, StoreShow, StoreVerify
 
 VERBS: Final[dict[str, type[Verb]]] = {
     "collect": Collect,
@@ -15,6 +18,14 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "serve": Serve,
     "evaluate": Evaluate,
     "report": Report,
+    "bench": Bench,
+    "export": Export,
     "doctor": Doctor,
     "config": Config,
+    "store list": StoreList,
+    "store show": StoreShow,
+    "store verify": StoreVerify,
+    "store pack": StorePack,
+    "store import": StoreImport,
+    "store export": StoreExport,
 }

@@ -1,6 +1,8 @@
 """The verb serve: watch students in the browser while they draw."""
 
 import secrets
+import signal
+import sys
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -49,6 +51,8 @@ class Serve(Verb):
             import uvicorn
         except ImportError as error:
             raise UsageError(f"{error.name} is missing; install it with: pip install 'understudy[serve]'") from None
+        # uvicorn stops gracefully, then raises the signal again: an ordered stop is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         import torch
 
         from understudy.serving.app import Access, build_app

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from understudy.discriminators.base import Discriminator
 from understudy.students.text import TextEncoder, Tokenizer
 
 
@@ -34,7 +35,7 @@ class ClipCnnSpec:
     vocabulary: tuple[str, ...] = ()
 
 
-class ClipCnn(nn.Module):
+class ClipCnn(Discriminator):
     """See ``Discriminator`` for the contract and ``ClipCnnSpec`` for sizes."""
 
     def __init__(self, spec: ClipCnnSpec) -> None:
@@ -93,7 +94,3 @@ class ClipCnn(nn.Module):
         scale, shift = self.modulate(text)[:, None].chunk(2, dim=-1)
         features = self.time((features * (1 + scale) + shift).transpose(1, 2))
         return self.head(torch.cat([features.mean(2), features.amax(2)], dim=1)).squeeze(1)
-
-    def score(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Return scores [B] of canonical clips [B, T, 3, H, W] in [0, 1], without instance noise."""
-        return self.logits(self.prepare(clips), self.encode_text(prompts))

@@ -1,6 +1,8 @@
 """Health gauges of a discriminator, computed every step, and the regime they name."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,46 @@ def regime(accuracy: float, low: float = 0.6, high: float = 0.995) -> str:
     if accuracy < low:
         return "blind"
     return "saturated" if accuracy > high else "informative"
+
+
+def name_regime(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Name the regime of a run from its recorded steps, and say why in words.
+
+    Looks at the last third of the updates. "hacked": the student's clips outrank the teacher's, so it climbs a verdict
+    that no longer means anything. "saturated": the discriminator cannot tell the sides apart. "memorised": it can on the
+    clips it trains on, not on others. "too strong": it is always right, and what is left to rank are trifles.
+    "informative" else; "unknown" without a discriminator.
+    """
+    updates = [row for row in rows if row.get("phase") == "update" and row.get("pair_accuracy") is not None]
+    late = updates[-max(1, len(updates) // 3) :]
+    if not late:
+        return "unknown", "no discriminator took part"
+    accuracy = sum(float(row["pair_accuracy"]) for row in late) / len(late)
+    others = [float(row["unseen_accuracy"]) for row in late if row.get("unseen_accuracy") is not None]
+    unseen = sum(others) / len(others) if others else accuracy
+    said = f"pair accuracy {accuracy:.2f} over the last {len(late)} updates"
+    said += f", {unseen:.2f} on clips it never trained on" if others else ""
+    if accuracy < 0.4:
+        return "hacked", said
+    if accuracy > 0.9 and unseen < 0.6:
+        return "memorised", said
+    if unseen < 0.6:
+        return "saturated", said
+    return ("too strong" if min(accuracy, unseen) > 0.97 else "informative"), said
+
+
+def controlled_rate(
+    rate: float, accuracy: float, band: tuple[float, float], limits: tuple[float, float], factor: float = 1.2
+) -> float:
+    """Return the discriminator's next learning rate: up while its pair accuracy is below ``band``, down above.
+
+    Never outside ``limits``; the factor is applied once per discriminator step.
+    """
+    if accuracy < band[0]:
+        rate *= factor
+    elif accuracy > band[1]:
+        rate /= factor
+    return min(max(rate, limits[0]), limits[1])
 
 
 def correlation(scores: Tensor, statistic: Tensor) -> float:

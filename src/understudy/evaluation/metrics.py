@@ -168,7 +168,22 @@ def measure_by_family(
     block: int | None = None,
 ) -> dict[str, dict[str, Metric]]:
     """Like `measure`, in one pass for "all" and each family of prompts ("other": unknown to the world)."""
-    rows = _rows(clips, reference, law or Law(), block)
+    return _by_family(_rows(clips, reference, law or Law(), block), seed)
+
+
+def measure_in_detail(
+    clips: ClipSet, reference: Reference, block: int | None = None
+) -> tuple[dict[str, dict[str, Metric]], dict[str, dict[str, float]]]:
+    """Return what `measure_by_family` does, and for each prompt the mean of every metric that it alone decides."""
+    rows = _rows(clips, reference, Law(), block)
+    means = {
+        prompt: {name: _mean(values) for name, values in row.values.items()}
+        for prompt, row in zip(clips.prompts, rows, strict=True)
+    }
+    return _by_family(rows, 0), means
+
+
+def _by_family(rows: list[_Row], seed: int) -> dict[str, dict[str, Metric]]:
     groups = {"all": rows}
     for row in rows:
         groups.setdefault(row.family, []).append(row)

@@ -1,7 +1,7 @@
 """The student contract: a causal velocity field over blocks of latent frames, and its cache as a value."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, replace
 from typing import Any, ClassVar, Protocol, Self
@@ -50,21 +50,17 @@ class Student(Protocol):
         """Return ``cache`` extended by the clean block [B, b, C, h, w]."""
         ...
 
-    def recache(self, text: Any, cache: Any) -> Any:
-        """Return ``cache`` with the clean past it holds computed again under another ``text``: a prompt switch."""
-        ...
-
     def teacher_forced(self, clean: Tensor, noisy: Tensor, levels: Tensor, text: Any) -> Tensor:
         """Return the velocity [B, F, C, h, w] of all noisy blocks at once, each seeing clean blocks before it."""
         ...
 
 
 def block_size(student: Student, index: int) -> int:
-    """Return the latent frames of block ``index``: its entry in the student's ``blocks``, whose last one repeats.
+    """Return the latent frames of block ``index``: its entry in the student's ``block_list``, whose last one repeats.
 
-    A student without ``blocks`` draws ``block_frames`` latent frames every time.
+    A student without ``block_list`` draws ``block_frames`` latent frames every time.
     """
-    blocks: tuple[int, ...] = getattr(student, "blocks", ()) or (student.block_frames,)
+    blocks: tuple[int, ...] = getattr(student, "block_list", ()) or (student.block_frames,)
     return blocks[min(index, len(blocks) - 1)]
 
 
@@ -108,7 +104,7 @@ class StudentModule(nn.Module):
         return view
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def block_list(self) -> tuple[int, ...]:
         """Latent frames of the first blocks; the last size repeats."""
         return (self.block_frames,)
 
@@ -132,10 +128,39 @@ class StudentModule(nn.Module):
         """Words its own text encoder knows; empty when that takes any word."""
         return ()
 
+    def remembered(self, past: Sequence[Tensor]) -> list[Tensor]:
+        """Return the blocks of ``past`` [B, b, C, h, w] that can matter to it: those of the sink, and the latest."""
+        kept, sinks = list(past), 0
+        while sum(block.shape[1] for block in kept[:sinks]) < self.spec.sink and sinks < len(kept):
+            sinks += 1
+        while len(kept) > sinks and sum(block.shape[1] for block in kept) > (self.spec.window or self.spec.max_frames):
+            kept.pop(sinks)
+        return kept
+
+    def recache(self, past: Sequence[Tensor], text: Any, seen: int) -> Any:
+        """Return the cache of the ``remembered`` blocks of ``seen`` frames, as if ``text`` had held when they were drawn.
+
+        This is how a prompt changes during a rollout (LongLive, 2509.22622, KV recache).
+        """
+        cache, forgotten = self.empty_cache(), seen - sum(block.shape[1] for block in past)
+        for block in past:
+            if forgotten and cache.frames >= self.spec.sink:  # what is forgotten lies between the sink and the rest
+                cache, forgotten = replace(cache, seen=cache.seen + forgotten), 0
+            cache = self.commit(block, text, cache)
+        return cache
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def use_text(self, encoder: Callable[[Sequence[str]], Tensor]) -> None:
+        """Take ``encoder``, prompts -> embeddings [B, L, D], as text encoder from now on.
+
+        Raises:
+            ConfigError: the student's text encoder is part of its weights.
+        """
+        raise ConfigError(f"a student of kind {self.kind!r} has a text encoder of its own: leave student.text out")
 
     @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> Any:
@@ -152,14 +177,6 @@ class StudentModule(nn.Module):
     @abstractmethod
     def commit(self, clean: Tensor, text: Any, cache: Any) -> Any:
         """See ``Student``: ``clean`` is [B, b, C, h, w]."""
-
-    def recache(self, text: Any, cache: Any) -> Any:
-        """See ``Student``.
-
-        Raises:
-            ConfigError: this student has no way to do it.
-        """
-        raise ConfigError(f"students of kind {self.kind} cannot turn to another prompt on the way: start a new clip")
 
     @abstractmethod
     def teacher_forced(self, clean: Tensor, noisy: Tensor, levels: Tensor, text: Any) -> Tensor:

@@ -15,30 +15,29 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from understudy import flow
+from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
+from understudy.codecs.wan import WanCodec, load_wan_codec
 from understudy.errors import CheckpointError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
+from understudy.students.anyflow import AnyFlowStudent
 from understudy.students.base import StudentModule
 from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.wan.model import WanStudent
 
 BUILTIN: Final = "builtin:"
 _FORMAT: Final = 1
 # By the names in config.json; an entry that needs an extra imports it when it is asked for.
-_STUDENTS: Final[dict[str, type[StudentModule]]] = {CausalVideoTransformer.kind: CausalVideoTransformer}
-_CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
-    SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config))
+_STUDENTS: Final[dict[str, type[StudentModule]]] = {
+    CausalVideoTransformer.kind: CausalVideoTransformer,
+    AnyFlowStudent.kind: AnyFlowStudent,
+    WanStudent.kind: WanStudent,
 }
-
-
-@dataclass(frozen=True)
-class ClipForm:
-    """The clips a student draws, frames [T, H, W, 3]: H, W pixels, frames per second, T pixel frames it was trained on."""
-
-    height: int
-    width: int
-    fps: float
-    frames: int
+_CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
+    SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config)),
+    WanCodec.kind: lambda config: load_wan_codec(**config),
+}
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ def save_bundle(bundle: Bundle, folder: Path, half: bool = False) -> None:
     write_json_atomic(folder / "config.json", config)
 
 
-def load_bundle(name: str | Path) -> Bundle:
-    """Load a bundle folder, or ``builtin:NAME``.
+def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
+    """Load a bundle folder, or ``builtin:NAME``, with ``codec`` in place of its own if one is given.
 
     Raises:
         CheckpointError: the folder is missing, damaged, of another format, or holds weights that are not finite.
@@ -94,17 +93,17 @@ def load_bundle(name: str | Path) -> Bundle:
     config = _read_config(folder)
     try:
         student = _STUDENTS[config["kind"]].from_config(config["student"])
-        codec = _CODECS[config.get("codec_kind", SmallCodec.kind)](config["codec"])
+        own = codec or _CODECS[config.get("codec_kind", SmallCodec.kind)](config["codec"])
         form, levels = ClipForm(**config["form"]), flow.level_lists(config["levels"])
     except (KeyError, TypeError, ValueError, UnderstudyError) as error:
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a student ({error}): save it again"
         ) from error
     load_weights(student, read_tensors(folder / "student.safetensors"), folder / "student.safetensors")
-    if codec.ships_weights:
-        load_weights(codec, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
+    if codec is None and own.ships_weights:
+        load_weights(own, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
     sampler = levels[0] if len(levels) == 1 else levels
-    return Bundle(student.eval(), codec.eval().requires_grad_(False), sampler, form, str(name))
+    return Bundle(student.eval(), own.eval().requires_grad_(False), sampler, form, str(name))
 
 
 def bundle_folder(name: str) -> Path:
@@ -121,7 +120,7 @@ def bundle_folder(name: str) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; CheckpointError in one line when it is missing or damaged."""
+    """Read a safetensors file of tensors such as [D, D]; CheckpointError in one line when it is missing or damaged."""
     try:
         return load_file(path)
     except FileNotFoundError as error:
@@ -134,22 +133,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load ``tensors`` strictly; CheckpointError names the first missing, unexpected, misshapen or non-finite one."""
-    expected = module.state_dict()
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    expected = own_state(module)
+    check_tensors(tensors, {key: tuple(tensor.shape) for key, tensor in expected.items()}, path)
+    found = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
+    module.load_state_dict(found, strict=False)  # strictness is the check above: borrowed weights stay
+
+
+def own_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict of ``module`` without what it borrows from the start student; see ``students.lora``."""
+    borrowed: frozenset[str] = getattr(module, "borrowed", frozenset())
+    return {key: tensor for key, tensor in module.state_dict().items() if key not in borrowed}
+
+
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], origin: Path | str) -> None:
+    """Raise CheckpointError unless ``tensors`` are those of ``expected``, of these shapes and finite."""
+    missing = [key for key in expected if key not in tensors]
+    extra = [key for key in tensors if key not in expected]
     if missing or extra:
-        first = f"missing {missing[0]!r}" if missing else f"unexpected {extra[0]!r}"
+        firsts = [f"first missing {missing[0]!r}"] if missing else []
+        firsts += [f"first unexpected {extra[0]!r}"] if extra else []
         raise CheckpointError(
-            f"{path} does not fit this model: {len(missing)} missing and {len(extra)} unexpected tensors, first {first}"
+            f"{origin} does not fit this model: {len(missing)} of {len(expected)} tensors missing, {len(extra)} "
+            f"unexpected, {', '.join(firsts)}"
         )
     for key, tensor in tensors.items():
-        if tensor.shape != expected[key].shape:
+        if tuple(tensor.shape) != expected[key]:
             raise CheckpointError(
-                f"{path} does not fit this model: {key!r} has shape {list(tensor.shape)}, "
-                f"expected {list(expected[key].shape)}"
+                f"{origin} does not fit this model: {key!r} has shape {list(tensor.shape)}, expected {list(expected[key])}"
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path} holds values that are not finite in {key!r}: use an earlier checkpoint")
-    module.load_state_dict({key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()})
+            raise CheckpointError(
+                f"{origin} holds values that are not finite in {key!r}: use an earlier checkpoint or another copy"
+            )
 
 
 def _contiguous(module: nn.Module, half: bool) -> dict[str, Tensor]:

@@ -1,20 +1,22 @@
 """Clips from a student: finished ones in batches, or one of any length decoded as it is drawn."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip, Limits, decode_image, decode_mp4, resample
+from understudy.clips import Clip, ClipForm, decode_image, is_picture, read_file, resample
 from understudy.codecs.base import latent_frames, to_frames, to_tensor
 from understudy.errors import ConfigError
+from understudy.ingest.guard import probe, read_clip
 from understudy.mp4 import Frames
 from understudy.students.base import block_sizes
-from understudy.students.bundle import Bundle, ClipForm
+from understudy.students.bundle import Bundle
 from understudy.students.rollout import SeededNoise, roll_clip, rollout
 
 
@@ -75,7 +77,7 @@ class ClipStream(Iterator[Drawn]):
             first = None if given is None else _given_latents(bundle, given)
             text = student.encode_text([prompt])
         noise = SeededNoise([seed])
-        self._blocks = rollout(student, text, 1, bundle.levels, noise, latents, given=first, steer=self._steer)
+        self._blocks = rollout(student, text, 1, bundle.levels, noise, latents, given=first, switch=self._ask)
 
     def switch(self, prompt: str) -> None:
         """Turn to another prompt from the next block on."""
@@ -87,10 +89,20 @@ class ClipStream(Iterator[Drawn]):
         with torch.no_grad():
             return Drawn(to_frames(self._decoder.push(block))[0], self._cache_bytes)
 
-    def _steer(self, index: int, cache: Any) -> Any:
-        self._cache_bytes = int(getattr(cache, "nbytes", 0))
+    def _ask(self, _: int, cache: Any) -> Any:
+        self._cache_bytes = _nbytes(cache)
         prompt, self._turned = self._turned, None
         return None if prompt is None else self._bundle.student.encode_text([prompt])
+
+
+def _nbytes(value: Any) -> int:
+    """Return the bytes of all tensors in a student's cache."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if is_dataclass(value):
+        value = vars(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else ()
+    return sum(map(_nbytes, parts))
 
 
 def _given_latents(bundle: Bundle, given: Frames) -> Tensor:
@@ -111,18 +123,18 @@ def _given_latents(bundle: Bundle, given: Frames) -> Tensor:
     return codec.encode(to_tensor(given[:taken])[None].to(codec.device))
 
 
-def read_given(data: bytes, form: ClipForm, source: str = "the given start", limits: Limits | None = None) -> Frames:
-    """Return an image (PNG, JPEG, WebP) or mp4 as frames [T, H, W, 3] of ``form``'s size and rate to start from.
+def read_given(path: str | Path, form: ClipForm) -> Frames:
+    """Return a picture (PNG, JPEG, WebP) or video file as frames [T, H, W, 3] of ``form``'s size and rate to start from.
 
     Raises:
-        ClipError: ``data`` is neither, damaged, or past ``limits``.
+        ClipError: it is neither, damaged, or too large.
     """
-    size = (form.height, form.width)
-    if data[4:8] != b"ftyp":
-        return resample(Clip(decode_image(data, source, limits), form.fps), form.fps, 1, size).frames
-    clip = decode_mp4(data, source, limits)
-    frames = max(1, min(form.frames, math.floor(clip.seconds * form.fps)))
-    return resample(clip, form.fps, frames, size).frames
+    data = read_file(path)
+    if is_picture(data):
+        still = Clip(decode_image(data, str(path)), form.fps)
+        return resample(still, form.fps, 1, (form.height, form.width)).frames
+    frames = max(1, min(form.frames, math.floor(probe(path).seconds * form.fps)))
+    return read_clip(path, replace(form, frames=frames)).frames
 
 
 def stream_clip(

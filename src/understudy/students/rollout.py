@@ -1,7 +1,9 @@
 """The one rollout: training collects it, ``generate`` writes it, a server streams it.
 
 Few-step sampling as in Self-Forcing (2506.08009): at every warped level predict x_0, re-noise to the next level with
-fresh noise, and commit the clean block to the cache. Levels are given as the sampler visits them, from 1 downwards.
+fresh noise, and commit the clean block to the cache. A student with a ``step`` of its own (a flow map's Euler step from
+one level to the next) is asked for that instead, and no noise is added. Levels are given as the sampler visits them,
+from 1 downwards.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +18,11 @@ from understudy.errors import ConfigError
 from understudy.students.base import Student, block_size
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
-"""(block index, step index, shape [B, b, C, h, w]) -> standard normal noise."""
-Steer = Callable[[int, Any], Any]
-"""(block index, cache) -> the conditioning to go on with, or None to leave it; asked before every block."""
+"""(block index, step index, shape [B, b, C, h, w]) -> standard normal noise; recorded draws do as well."""
+OnState = Callable[[int, Tensor, Tensor], None]
+"""(step index, state x_t [B, b, C, h, w], its levels [B, b]): told what the sampler visits, block by block."""
+Switch = Callable[[int, Any], Any]
+"""(block index, cache) -> the conditioning to go on with, or None to keep the one that holds."""
 
 
 class SeededNoise:
@@ -60,8 +64,9 @@ def rollout(
     noise: Noise,
     frames: int | None = None,
     start: Start | None = None,
+    on_state: OnState | None = None,
     given: Tensor | None = None,
-    steer: Steer | None = None,
+    switch: Switch | None = None,
 ) -> Iterator[Tensor]:
     """Yield clean latent blocks [B, b, C, h, w], ``frames`` latent frames in all, or without end.
 
@@ -74,42 +79,77 @@ def rollout(
         noise: source of the initial and of the re-noising noise.
         frames: latent frames to draw, rounded up to whole blocks; None streams for ever.
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
-        given: clean latents [B, F, C, h, w] of an image or a clip to go on from, F a multiple of the block; they are
-            yielded and committed as the first blocks.
-        steer: turns the rollout to another prompt on the way. The past is computed again with it (the recache of
-            LongLive, 2509.22622): the picture goes on, what it attends to says the new prompt.
+        on_state: told every noised state x_t the sampler visits.
+        given: clean first frames [B, f, C, h, w] in whole blocks (image or video to video); they are yielded as they are.
+        switch: asked before every block for another conditioning. The past is cached anew under a new one: the picture
+            goes on, what it attends to says the new prompt. Needs a student with ``recache``.
+
+    Raises:
+        ConfigError: ``start`` is too short or ``given`` ends inside a block.
     """
     cache = student.empty_cache()
     previous: Tensor | None = None
+    history: list[Tensor] = []
     index = drawn = 0
     while frames is None or drawn < frames:
         size = block_size(student, index)
         shape = (batch, size, *student.latent_shape)
         if previous is not None:  # committing late spares the pass after a finite clip's last block
             cache = student.commit(previous, text, cache)
-        if steer is not None and (turned := steer(index, cache)) is not None:
-            text, cache = turned, student.recache(turned, cache)
-        if given is not None and drawn < given.shape[1]:
-            if drawn + size > given.shape[1]:
-                raise ConfigError(f"{given.shape[1]} given latent frames are no whole blocks: give whole blocks")
-            previous = given[:, drawn : drawn + size]
-            yield previous
-            index, drawn = index + 1, drawn + size
-            continue
+        changed = None if switch is None else switch(index, cache)
+        if changed is not None and changed is not text:
+            text, cache = changed, student.recache(history, changed, drawn)  # type: ignore[attr-defined]
         if start is not None and drawn + size > start.latents.shape[1]:
             raise ConfigError(
                 f"a start of {start.latents.shape[1]} latent frames ends before frame {drawn + size} of the "
                 "rollout: give whole blocks, as many as are drawn"
             )
-        eps = noise(index, 0, shape).to(student.device)
-        x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + size]
-        for step, level in enumerate(flow.levels_of_block(levels, index)):
-            t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
-            x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
-            x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
+        if given is not None and drawn < given.shape[1]:
+            if drawn + size > given.shape[1]:
+                raise ConfigError(
+                    f"{given.shape[1]} given latent frames end inside block {index} of {size} frames: give whole blocks, "
+                    "or a block list whose first blocks they fill"
+                )
+            x0 = given[:, drawn : drawn + size].to(student.device)
+        else:
+            x0 = _draw_block(student, text, cache, levels, noise, start, index, drawn, shape, on_state)
         yield x0
         previous = x0
         index, drawn = index + 1, drawn + size
+        if switch is not None:
+            history = student.remembered([*history, x0])  # type: ignore[attr-defined]
+
+
+def _draw_block(
+    student: Student,
+    text: Any,
+    cache: Any,
+    levels: Sequence[float] | Sequence[Sequence[float]],
+    noise: Noise,
+    start: Start | None,
+    index: int,
+    drawn: int,
+    shape: tuple[int, ...],
+    on_state: OnState | None,
+) -> Tensor:
+    """Return the clean block ``index`` of ``shape`` [B, b, C, h, w], whose first frame is frame ``drawn``."""
+    stepper = getattr(student, "step", None)
+    eps = noise(index, 0, shape).to(student.device)
+    x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + shape[1]]
+    own = flow.levels_of_block(levels, index)
+    for step, level in enumerate(own):
+        t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
+        x_t = x0
+        if stepper is None or step == 0:
+            x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
+        if on_state is not None:
+            on_state(step, x_t, t)
+        if stepper is None:
+            x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
+        else:
+            after = torch.full_like(t, own[step + 1] if step + 1 < len(own) else 0.0)
+            x0 = stepper(x_t, t, after, text, cache)
+    return x0
 
 
 def roll_clip(
@@ -120,7 +160,36 @@ def roll_clip(
     noise: Noise,
     frames: int,
     start: Start | None = None,
+    on_state: OnState | None = None,
 ) -> Tensor:
     """Return a whole rollout as latents [B, F, C, h, w]; see ``rollout``."""
-    blocks = list(rollout(student, text, batch, levels, noise, frames, start))
+    blocks = list(rollout(student, text, batch, levels, noise, frames, start, on_state=on_state))
     return torch.cat(blocks, dim=1)[:, :frames]
+
+
+def roll_chain(
+    student: Student,
+    text: Any,
+    batch: int,
+    levels: Sequence[float] | Sequence[Sequence[float]],
+    noise: Noise,
+    frames: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a whole rollout [B, F, C, h, w], the noised states [S, B, F, C, h, w] it went through and their levels.
+
+    The levels are [S, B, F]. ``teacher_forced`` on the states of one level, with the rollout as clean past, gives the
+    sampler's own predictions. Where first blocks have more steps than later ones, S counts the steps all have, the last.
+    """
+    steps = [len(own) for own in flow.level_lists(levels)]
+    seen: list[list[tuple[Tensor, Tensor]]] = []
+
+    def keep(step: int, x_t: Tensor, t: Tensor) -> None:
+        if step == 0:
+            seen.append([])
+        seen[-1].append((x_t, t))
+
+    latents = roll_clip(student, text, batch, levels, noise, frames, on_state=keep)
+    blocks = [block[-min(steps) :] for block in seen]
+    states = torch.stack([torch.cat([x for x, _ in same], dim=1)[:, :frames] for same in zip(*blocks, strict=True)])
+    times = torch.stack([torch.cat([t for _, t in same], dim=1)[:, :frames] for same in zip(*blocks, strict=True)])
+    return latents, states, times

@@ -7,7 +7,7 @@ its own noise level (adaptive layer norm). The network predicts the clean latent
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -84,20 +84,12 @@ class Cache:
     Attributes:
         frames: latent frames held.
         seen: latent frames drawn since the start; larger than ``frames`` once the window has rolled.
-        clean: the latents [B, frames, C, h, w] that the keys and values were computed from.
     """
 
     keys: tuple[Tensor, ...] = ()
     values: tuple[Tensor, ...] = ()
     frames: int = 0
     seen: int = 0
-    clean: Tensor | None = None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes it takes."""
-        held = (*self.keys, *self.values, *(() if self.clean is None else (self.clean,)))
-        return sum(tensor.nbytes for tensor in held)
 
 
 class CausalVideoTransformer(StudentModule):
@@ -160,26 +152,17 @@ class CausalVideoTransformer(StudentModule):
     def commit(self, clean: Tensor, text: Text, cache: Cache) -> Cache:
         """Return ``cache`` extended by the clean block [B, b, C, h, w], rolled to the window."""
         self._check(clean, cache)
-        longer = self._extended(clean, text, cache)
+        _, keys, values = self._block(clean, clean.new_zeros(clean.shape[:2]), text, cache)
+        frames = cache.frames + clean.shape[1]
+        if cache.frames:
+            keys = [torch.cat(pair, dim=2) for pair in zip(cache.keys, keys, strict=True)]
+            values = [torch.cat(pair, dim=2) for pair in zip(cache.values, values, strict=True)]
         limit = (self.spec.window or self.spec.max_frames) - self.block_frames
-        if not self.spec.window or longer.frames <= limit:
-            return longer
-        frames, tokens = self._kept(longer.frames, limit)
-        keys, values = (tuple(x[:, :, tokens] for x in held) for held in (longer.keys, longer.values))
-        return Cache(keys, values, limit, longer.seen, None if longer.clean is None else longer.clean[:, frames])
-
-    def recache(self, text: Text, cache: Cache) -> Cache:
-        """Return ``cache`` with the clean frames it holds computed again under ``text``, sink and blocks in turn."""
-        if cache.clean is None:
-            return cache
-        sizes = [self.block_frames] * (cache.frames // self.block_frames)
-        if cache.seen > cache.frames:  # it has rolled: the sink, then the blocks counted from the latest backwards
-            whole, part = divmod(cache.frames - self.spec.sink, self.block_frames)
-            sizes = [self.spec.sink, part, *[self.block_frames] * whole]
-        fresh = self.empty_cache()
-        for clean in cache.clean.split(sizes, dim=1):
-            fresh = self._extended(clean, text, fresh) if clean.shape[1] else fresh
-        return replace(fresh, seen=cache.seen)
+        if self.spec.window and frames > limit:
+            keep = self._kept(frames, limit)
+            keys, values = [k[:, :, keep] for k in keys], [v[:, :, keep] for v in values]
+            frames = limit
+        return Cache(tuple(keys), tuple(values), frames, cache.seen + clean.shape[1])
 
     def teacher_forced(self, clean: Tensor, noisy: Tensor, levels: Tensor, text: Text) -> Tensor:
         """Return the velocity [B, F, C, h, w] of all noisy blocks: block i sees clean blocks < i and itself.
@@ -227,17 +210,6 @@ class CausalVideoTransformer(StudentModule):
             keys.append(k)
             values.append(v)
         return self._head(x, noisy, levels, condition), keys, values
-
-    def _extended(self, clean: Tensor, text: Text, cache: Cache) -> Cache:
-        """Return ``cache`` with the clean frames [B, b, C, h, w] behind it; nothing is dropped."""
-        _, keys, values = self._block(clean, clean.new_zeros(clean.shape[:2]), text, cache)
-        added = clean.shape[1]
-        if cache.frames:
-            keys = [torch.cat(pair, dim=2) for pair in zip(cache.keys, keys, strict=True)]
-            values = [torch.cat(pair, dim=2) for pair in zip(cache.values, values, strict=True)]
-        if cache.clean is not None:
-            clean = torch.cat([cache.clean, clean], dim=1)
-        return Cache(tuple(keys), tuple(values), cache.frames + added, cache.seen + added, clean)
 
     def _embed(self, latents: Tensor) -> Tensor:
         """Patchify [B, F, C, h, w] into tokens [B, F * n, D]."""
@@ -287,12 +259,11 @@ class CausalVideoTransformer(StudentModule):
             self._masks[key] = torch.cat([text, seen], 1)
         return self._masks[key]
 
-    def _kept(self, frames: int, limit: int) -> tuple[Tensor, Tensor]:
-        """Return the indices of the sink and of the latest frames, ``limit`` in all, and those of their tokens."""
+    def _kept(self, frames: int, limit: int) -> Tensor:
+        """Return the token indices of the sink and of the latest frames, ``limit`` frames in all."""
         recent = torch.arange(frames - (limit - self.spec.sink), frames)
         kept = torch.cat([torch.arange(self.spec.sink), recent])
-        tokens = (kept[:, None] * self.frame_tokens + torch.arange(self.frame_tokens)).flatten()
-        return kept.to(self.device), tokens.to(self.device)
+        return (kept[:, None] * self.frame_tokens + torch.arange(self.frame_tokens)).flatten().to(self.device)
 
     def _check(self, block: Tensor, cache: Cache) -> None:
         if tuple(block.shape[2:]) != self.latent_shape or block.shape[1] != self.block_frames:

@@ -1,11 +1,13 @@
 """A folder of finished clips as a teacher: for clips that were made elsewhere, by whatever means."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from understudy.clips import read_file
 from understudy.errors import ClipError, ConfigError, PromptRejected, TeacherError
 from understudy.files import sha256_hex
+from understudy.ingest.tars import VIDEO_SUFFIXES, TarClip, tar_clips
 from understudy.prompts import csv_rows, jsonl_rows, normalise, read_text
 from understudy.teachers.base import ClipParams
 
@@ -15,9 +17,10 @@ _LISTINGS = ("prompts.csv", "prompts.jsonl")
 class FolderTeacher:
     """Hands out the clips of a folder by their prompts.
 
-    The prompts come from, in this order: ``prompts_csv``; ``prompts.csv`` in the folder, with the columns
-    ``file`` and ``prompt``; ``prompts.jsonl``, one ``{"file": ..., "prompt": ...}`` a line; or ``x.txt``
-    beside every ``x.mp4``. File names are relative to the folder. A prompt may have several clips.
+    The prompts come from, in this order: ``prompts_csv``; ``prompts.csv`` in the folder, with the columns ``file`` and
+    ``prompt``; ``prompts.jsonl``, one ``{"file": ..., "prompt": ...}`` a line; WebDataset tars, when the folder holds
+    some; ``x.txt`` beside every ``x.mp4``; or VBench's names, ``a red ball-0.mp4``, when no file has a text beside it.
+    File names are relative to the folder. A prompt may have several clips, of any video format.
     """
 
     def __init__(
@@ -41,14 +44,20 @@ class FolderTeacher:
         if not self.path.is_dir():
             raise ConfigError(f"clip folder {self.path} does not exist or is not a folder")
         listing = self._find_listing(prompts_csv)
-        rows = _beside(self.path) if listing is None else _listed(listing)
-        if not rows:
+        tars = [] if listing else [clip for tar in sorted(self.path.glob("*.tar")) for clip in tar_clips(tar)]
+        rows = _listed(listing) if listing else [] if tars else _beside(self.path)
+        if not rows and not tars:
             raise ConfigError(
                 f"clip folder {self.path} lists no clips; put mp4 files there, and a prompts.csv with "
-                "the columns file and prompt"
+                "the columns file and prompt, or WebDataset tars"
             )
-        self._clips: dict[str, list[Path]] = {}
+        self._clips: dict[str, list[Path | TarClip]] = {}
         parts = []
+        for clip in tars:
+            if not clip.prompt:
+                raise ConfigError(f"{clip.tar} has no prompt for sample {clip.key!r}; add {clip.key}.txt to it")
+            self._clips.setdefault(clip.prompt, []).append(clip)
+            parts.append(f"{clip.key}\0{clip.prompt}\0{clip.size}")
         for name, prompt in rows:
             file = self.path / name
             if not file.is_file():
@@ -64,6 +73,10 @@ class FolderTeacher:
         """Return every prompt that has a clip, normalised, in the order of the listing."""
         return list(self._clips)
 
+    def takes(self, prompt: str) -> int:
+        """Return how many clips the folder has for ``prompt``."""
+        return len(self._clips.get(normalise(prompt), ()))
+
     def generate(self, prompt: str, seed: int, params: ClipParams) -> bytes:
         """Return one clip of ``prompt`` as it lies in the folder, whatever ``params`` ask for.
 
@@ -73,11 +86,12 @@ class FolderTeacher:
             PromptRejected: the folder has no clip for this prompt.
             TeacherError: the file has gone since, or cannot be read.
         """
-        files: Sequence[Path] = self._clips.get(normalise(prompt), ())
+        files: Sequence[Path | TarClip] = self._clips.get(normalise(prompt), ())
         if not files:
             raise PromptRejected(f"folder {self.path} has no clip for prompt {prompt!r}")
         try:
-            return read_file(files[seed % len(files)])
+            file = files[seed % len(files)]
+            return file.read() if isinstance(file, TarClip) else read_file(file)
         except ClipError as error:
             raise TeacherError(str(error)) from None
 
@@ -96,9 +110,13 @@ def _listed(listing: Path) -> list[tuple[str, ...]]:
 
 
 def _beside(folder: Path) -> list[tuple[str, ...]]:
-    """Return (file, prompt) of every mp4 file in ``folder``, each prompt from the text file beside it."""
+    """Return (file, prompt) of every video in ``folder``: each prompt from the text file beside it, or all from names."""
     rows: list[tuple[str, ...]] = []
-    for file in sorted(folder.glob("*.mp4")):
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+    named = [(file.name, re.fullmatch(r"(.*\S)-\d+", file.stem)) for file in files]
+    if all(match for _, match in named) and not any(file.with_suffix(".txt").is_file() for file in files):
+        return [(name, match[1]) for name, match in named if match]
+    for file in files:
         beside = file.with_suffix(".txt")
         if not beside.is_file():
             raise ConfigError(

@@ -4,23 +4,26 @@ Departures from it that full-parameter training of a small student needed: the p
 of the frozen start, groups may share the noise of their first blocks, the old policy follows quickly. Each is a setting.
 """
 
-import copy
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from understudy import flow, objective
 from understudy.codecs.base import Codec
-from understudy.config import AFDConfig, DiscriminatorConfig, TrainConfig
+from understudy.config import AFDConfig, JudgeConfig, LoraConfig, OnPolicyConfig, TrainConfig
 from understudy.discriminators import gauges
+from understudy.discriminators.base import Discriminator
+from understudy.discriminators.build import build_discriminator
 from understudy.discriminators.canonical import levels_below, rerender
-from understudy.discriminators.clip_cnn import ClipCnn, ClipCnnSpec
 from understudy.students.base import StudentModule, block_sizes
-from understudy.students.rollout import SeededNoise, roll_clip
+from understudy.students.rollout import SeededNoise, roll_chain
 from understudy.training.data import TeacherClips
-from understudy.training.state import StepReport, TrainState, average_into, set_rate
+from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
 from understudy.training.update import Loss, student_update
+
+_DECODED_AT_ONCE = 1 << 20  # latent numbers: 64 clips of the small students, one of Wan's
 
 
 @dataclass(frozen=True)
@@ -30,55 +33,83 @@ class Rollouts:
     Attributes:
         prompts: B texts. index: B prompt indices.
         latents: clean latents [B, F, C, h, w].
-        frames: decoded clips as the discriminator sees them [B, T, 3, s, s] in [-1, 1].
+        states: what the sampler visited on the way [S, B, F, C, h, w], S levels.
+        levels: the levels of these states [S, B, F].
+        judged: the latents behind ``frames``: the rollouts, or what the start student drew of them.
+        frames: decoded clips as the discriminator sees them [B, T', 3, H', W'] in [-1, 1].
         probes: statistics [B] by name, for the correlation gauges.
     """
 
     prompts: list[str]
     index: list[int]
     latents: Tensor
+    states: Tensor
+    levels: Tensor
+    judged: Tensor
     frames: Tensor
     probes: dict[str, Tensor]
 
 
-class AFD:
-    """The objective behind ``kind: afd``. It holds no state of its own beyond fixed inputs: that is in ``TrainState``."""
+Settings = TypeVar("Settings", bound=OnPolicyConfig)
+
+
+class OnPolicy(Generic[Settings]):
+    """What all objectives on own rollouts share: rollouts, discriminator, averages; the update itself is ``learn``.
+
+    It holds no state of its own beyond fixed inputs: that is in ``TrainState``.
+    """
 
     def __init__(
         self,
-        config: AFDConfig,
+        config: Settings,
         train: TrainConfig,
-        discriminator: DiscriminatorConfig,
+        discriminator: JudgeConfig,
         data: TeacherClips,
         codec: Codec,
         levels: flow.Levels,
         seed: int,
+        fps: float,
+        lora: LoraConfig | None = None,
     ) -> None:
-        self.config, self.train, self.judge = config, train, discriminator
+        self.config, self.train, self.judge, self.fps, self.lora = config, train, discriminator, fps, lora
         self.data, self.codec, self.levels, self.seed = data, codec, levels, seed
-        self.warmup = discriminator.warmup if config.reward == "discriminator" else 0
+        self._seen, self._unseen = data.split(discriminator.held_out, seed)
+        self.warmup = self.warmup_steps
         self.steps = self.warmup + train.steps
         self._teacher_frames = torch.empty(0)
         self._start: StudentModule
 
+    @property
+    def adversarial(self) -> bool:
+        """Whether there is a discriminator to train."""
+        return True
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps before the student moves."""
+        return self.judge.warmup if self.adversarial else 0
+
+    def learn(self, state: TrainState, own: Rollouts, update: int, shared: int) -> dict[str, float]:
+        """Update the student once on its rollouts, whose first ``shared`` blocks a group has in common."""
+        raise NotImplementedError
+
     def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step."""
-        modules = {name: copy.deepcopy(student) for name in ("student", "ema", "old", "prior")}
-        for name in ("ema", "old", "prior"):
-            modules[name].requires_grad_(False)
+        fixed = "prior" if self.config.prior_policy == "start" else None
+        modules = policies(student, self.lora, self.seed, "ema", "old", "prior", reference=fixed)
         judge = self.judge
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            spec = ClipCnnSpec(judge.size, judge.width, judge.noise, judge.skip_frames, vocabulary=student.vocabulary)
-            network = ClipCnn(spec).to(student.device)
+            network = build_discriminator(judge, self.fps, student.vocabulary).to(student.device)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimisers: dict[str, torch.optim.Optimizer] = {
             "student": torch.optim.AdamW(
-                modules["student"].parameters(),
+                [p for p in modules["student"].parameters() if p.requires_grad],
                 self.train.lr,
                 (0.9, 0.98),
                 weight_decay=self.train.weight_decay,
             ),
-            "discriminator": torch.optim.AdamW(network.parameters(), judge.lr, (0.5, 0.95), weight_decay=1e-4),
+            "discriminator": torch.optim.AdamW(trained, judge.lr, (0.5, 0.95), weight_decay=1e-4),
         }
         generator = torch.Generator().manual_seed(self.seed)
         return TrainState({**modules, "discriminator": network}, optimisers, generator)
@@ -89,9 +120,9 @@ class AFD:
         Deterministic, so it is repeated on resume instead of being saved.
         """
         self._start = start
-        network = _network(state)
+        network = network_of(state)
         latents = self._redrawn(self.data.latents, self.data.row_prompts, self.seed)
-        self._teacher_frames = network.prepare(self._decode(latents))
+        self._teacher_frames = self._shown(latents, network)[0]
         generator = torch.Generator().manual_seed(self.seed)
         own = self._roll(start, network, generator, prompts=8, group=4, shared=self._shared_blocks(0))
         rows = self.data.pick_rows(own.index, generator)
@@ -99,22 +130,17 @@ class AFD:
 
     def step(self, state: TrainState) -> StepReport:
         """Do one step: a discriminator-only one during warm-up, else rollouts, verdict, update."""
-        network, old = _network(state), state.policy("old")
+        network, old = network_of(state), state.policy("old")
         if state.step < self.warmup:
             return self._warm_up(state, network, old)
         update = state.step - self.warmup
         shared = self._shared_blocks(update)
         own = self._roll(old, network, state.generator, self.train.prompts, self.config.group, shared)
         values: dict[str, float] = {}
-        if self.config.reward == "discriminator":
+        if self.adversarial:
+            values |= self._gauge_unseen(state, network, own)
             for _ in range(self.judge.steps):
-                values = self._discriminate(state, network, own.frames, own.prompts, own.index, self.judge.lr)
-            scores = self._scores(network, own).unflatten(0, (-1, self.config.group))
-        else:
-            scores = torch.randn(self.train.prompts, self.config.group, generator=state.generator)
-        advantages = objective.advantage(scores, self.config.scope)
-        weights = objective.weight(advantages, self.config.limit).flatten()
-        values |= self._gauges(scores, weights, own)
+                values |= self._discriminate(state, network, own.frames, own.prompts, own.index, self.judge.lr)
         set_rate(
             state.optimisers["student"],
             self.train.lr,
@@ -123,12 +149,16 @@ class AFD:
             self.train.warmup,
             self.train.decay,
         )
-        values |= student_update(state, self.train, self._loss(state, own, weights, shared), len(weights))
+        values |= self.learn(state, own, update, shared)
+        self._average(state, update)
+        return StepReport(state.step, "update", values)
+
+    def _average(self, state: TrainState, update: int) -> None:
+        """Let the averaged, old and prior policies follow the student."""
         average_into(state.modules["ema"], state.modules["student"], min(self.train.ema, update / (update + 5)))
-        average_into(old, state.modules["student"], min(self.config.old_decay, 0.02 * update))
+        average_into(state.modules["old"], state.modules["student"], min(self.config.old_decay, 0.02 * update))
         if self.config.prior_policy == "slow":
             average_into(state.modules["prior"], state.modules["ema"], 0.97)
-        return StepReport(state.step, "update", values)
 
     def _shared_blocks(self, update: int) -> int:
         """Return how many first blocks the groups of this update share: spread evenly over the updates."""
@@ -139,27 +169,33 @@ class AFD:
     def _roll(
         self,
         policy: StudentModule,
-        network: ClipCnn,
+        network: Discriminator,
         generator: torch.Generator,
         prompts: int,
         group: int,
         shared: int,
     ) -> Rollouts:
+        texts, index, chain = self._chain(policy, generator, prompts, group, shared)
+        latents, states, levels = chain
+        judged = latents
+        if self.judge.rerender_own:
+            judged = self._redrawn(latents, texts, int(torch.randint(2**62, (1,), generator=generator)))
+        frames, stats = self._shown(judged, network)
+        probes = {k: stats[k] for k in ("brightness", "sharpness")}
+        return Rollouts(texts, index, latents, states, levels, judged, frames, probes)
+
+    @torch.no_grad()
+    def _chain(
+        self, policy: StudentModule, generator: torch.Generator, prompts: int, group: int, shared: int
+    ) -> tuple[list[str], list[int], tuple[Tensor, Tensor, Tensor]]:
+        """Return prompts, their indices, and what ``roll_chain`` returns."""
         index = [p for p in self.data.pick_prompts(prompts, generator) for _ in range(group)]
         texts = [self.data.prompts[p] for p in index]
         seeds = torch.randint(2**62, (2, len(index)), generator=generator)
         opening = seeds[1].reshape(prompts, group)[:, :1].expand(-1, group).flatten()
         noise = SeededNoise(seeds[0].tolist(), opening.tolist(), shared)
         text = policy.encode_text(texts)
-        latents = roll_clip(policy, text, len(index), self.levels, noise, self.data.latents.shape[1])
-        judged = latents
-        if self.judge.rerender_own:
-            judged = self._redrawn(latents, texts, int(torch.randint(2**62, (1,), generator=generator)))
-        clips = self._decode(judged)
-        stats = gauges.statistics(clips[:, ::4])
-        return Rollouts(
-            texts, index, latents, network.prepare(clips), {k: stats[k] for k in ("brightness", "sharpness")}
-        )
+        return texts, index, roll_chain(policy, text, len(index), self.levels, noise, self.data.latents.shape[1])
 
     def _redrawn(self, latents: Tensor, prompts: list[str], seed: int) -> Tensor:
         """Return clips [N, F, C, h, w] drawn again by the start student, as they are if the recipe asks for none."""
@@ -168,12 +204,21 @@ class AFD:
             return latents
         return rerender(self._start, latents, prompts, levels_below(level, self.levels), seed)
 
-    def _decode(self, latents: Tensor, batch: int = 64) -> Tensor:
-        """Decode [N, F, C, h, w] into clips [N, T, 3, H, W] clamped to [0, 1]."""
-        with torch.no_grad():
-            return torch.cat([self.codec.decode(part).clamp(0, 1) for part in latents.split(batch)])
+    @torch.no_grad()
+    def _shown(self, latents: Tensor, network: Discriminator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Decode [N, F, C, h, w]; return clips as the discriminator sees them and trivial statistics [N] of them.
 
-    def _warm_up(self, state: TrainState, network: ClipCnn, start: StudentModule) -> StepReport:
+        A few at a time, fewer if they are large: decoded clips take a thousand times the memory of what is kept.
+        """
+        batch = min(64, max(1, _DECODED_AT_ONCE // latents[0].numel()))
+        frames, stats = [], []
+        for part in latents.split(batch):
+            clips = self.codec.decode(part).clamp(0, 1)
+            frames.append(network.prepare(clips))
+            stats.append(gauges.statistics(clips[:, ::4]))
+        return torch.cat(frames), {name: torch.cat([values[name] for values in stats]) for name in stats[0]}
+
+    def _warm_up(self, state: TrainState, network: Discriminator, start: StudentModule) -> StepReport:
         group, prompts = self.config.group, self.train.prompts
         if "pool_frames" not in state.tensors:
             parts = [
@@ -186,7 +231,8 @@ class AFD:
         rows = torch.randint(len(frames), (prompts * group,), generator=state.generator)
         chosen = index[rows].tolist()
         texts = [self.data.prompts[p] for p in chosen]
-        values = self._discriminate(state, network, frames[rows], texts, chosen, self.judge.lr or 5e-4)
+        lr = self.judge.lr or type(self.judge).model_fields["lr"].default
+        values = self._discriminate(state, network, frames[rows], texts, chosen, lr)
         if state.step + 1 == self.warmup:
             del state.tensors["pool_frames"], state.tensors["pool_index"]
         return StepReport(state.step, "warm-up", values)
@@ -194,7 +240,7 @@ class AFD:
     def _discriminate(
         self,
         state: TrainState,
-        network: ClipCnn,
+        network: Discriminator,
         fake: Tensor,
         prompts: list[str],
         index: list[int],
@@ -202,33 +248,65 @@ class AFD:
     ) -> dict[str, float]:
         """One discriminator step on pairs of the same prompt; returns its gauges."""
         judge, generator = self.judge, state.generator
-        real = self._teacher_frames[self.data.pick_rows(index, generator)]
+        rows = [row for row, prompt in enumerate(index) if self._seen.rows[prompt]]
+        if not rows:
+            return {}
+        fake, prompts, index = fake[rows], [prompts[row] for row in rows], [index[row] for row in rows]
+        real = self._teacher_frames[self._seen.pick_rows(index, generator)]
         both = torch.cat([real, fake])
-        both = both + judge.noise * _noise(both, generator)
+        both = both + judge.noise * noise_like(both, generator)
         text = network.encode_text(prompts).repeat(2, 1)
         scores = network.logits(both, text)
         d_real, d_fake = scores.detach().chunk(2)
         health = gauges.health(d_real, d_fake, d_fake[None])
-        paired = objective.paired_loss(*scores.chunk(2)).mean()
-        values = {"d_loss": paired.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
-        running = 0.8 * state.tensors.get("accuracy", torch.tensor(0.5)) + 0.2 * health.accuracy
-        state.tensors["accuracy"] = running
-        if float(running) > judge.ceiling:
+        pairs = objective.paired_loss if judge.loss == "paired" else objective.unpaired_loss
+        loss = pairs(*scores.chunk(2)).mean()
+        values = {"d_loss": loss.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
+        _follow(state, "accuracy", health.accuracy)
+        values |= self._control(state)
+        if float(state.tensors["accuracy"]) > judge.ceiling:
             return {**values, "d_rested": 1.0}
-        nudged = network.logits(both + judge.sigma * _noise(both, generator), text)
-        penalty = objective.gradient_penalty(scores, nudged, judge.sigma).mean()
+        penalty = torch.zeros(())
+        if judge.penalty:
+            nudged = network.logits(both + judge.sigma * noise_like(both, generator), text)
+            penalty = objective.gradient_penalty(scores, nudged, judge.sigma).mean()
         optimiser = state.optimisers["discriminator"]
         for group in optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = values.get("d_rate", lr)
         optimiser.zero_grad(set_to_none=True)
-        (paired + judge.penalty * penalty).backward()
+        (loss + judge.penalty * penalty if judge.penalty else loss).backward()
         optimiser.step()
         return {**values, "d_rested": 0.0, "d_penalty": penalty.item()}
 
     @torch.no_grad()
-    def _scores(self, network: ClipCnn, own: Rollouts) -> Tensor:
-        """Return the reward [B]: the verdict without instance noise, which would only blur the ranking."""
-        return network.logits(own.frames, network.encode_text(own.prompts))
+    def _gauge_unseen(self, state: TrainState, network: Discriminator, own: Rollouts) -> dict[str, float]:
+        """Return the pair accuracy on teacher clips the discriminator never trains on, against fresh rollouts."""
+        rows = [row for row, prompt in enumerate(own.index) if self._unseen.rows[prompt]]
+        if not rows:
+            return {}
+        index, generator = [own.index[row] for row in rows], state.generator
+        both = torch.cat([self._teacher_frames[self._unseen.pick_rows(index, generator)], own.frames[rows]])
+        text = network.encode_text([own.prompts[row] for row in rows]).repeat(2, 1)
+        real, fake = network.logits(both + self.judge.noise * noise_like(both, generator), text).chunk(2)
+        accuracy = gauges.pair_accuracy(real, fake)
+        _follow(state, "unseen", accuracy)
+        return {"unseen_accuracy": accuracy}
+
+    def _control(self, state: TrainState) -> dict[str, float]:
+        """Lead the discriminator's learning rate, if the recipe asks for that, by the pair accuracy it has reached."""
+        judge = self.judge
+        if judge.controller == "none":
+            return {}
+        reached = float(state.tensors.get("unseen", state.tensors["accuracy"]))
+        before = float(state.tensors.get("rate", torch.tensor(judge.lr)))
+        rate = gauges.controlled_rate(before, reached, judge.band, judge.rates)
+        state.tensors["rate"] = torch.tensor(rate, dtype=torch.float64)
+        return {"d_rate": rate}
+
+    @torch.no_grad()
+    def _scores(self, network: Discriminator, own: Rollouts) -> Tensor:
+        """Return the reward [P, K]: the verdict without instance noise, which would only blur the ranking."""
+        return network.logits(own.frames, network.encode_text(own.prompts)).unflatten(0, (-1, self.config.group))
 
     def _gauges(self, scores: Tensor, weights: Tensor, own: Rollouts) -> dict[str, float]:
         shape = scores.shape
@@ -239,45 +317,89 @@ class AFD:
             **probes,
         }
 
-    def _loss(self, state: TrainState, own: Rollouts, weights: Tensor, shared: int) -> Loss:
-        """Return the loss of a slice of the batch; noise and levels are drawn here, so slices see one draw."""
-        config, generator = self.config, state.generator
-        b, f = own.latents.shape[:2]
-        student, old, prior = (state.policy(name) for name in ("student", "old", "prior"))
-        sizes = block_sizes(student, f)
-        groups = b // config.group if shared else b
-        if config.levels == "sampler":
+    def _draws(self, state: TrainState, own: Rollouts, kind: str, shared: int) -> tuple[Tensor, Tensor]:
+        """Return levels [B, F] and noise [B, F, C, h, w] for an update: a group that shares an opening shares both."""
+        generator, (b, f) = state.generator, own.latents.shape[:2]
+        sizes = block_sizes(state.policy("student"), f)
+        groups = b // self.config.group if shared else b
+        if kind == "sampler":
             levels = flow.draw_levels(self.levels, (groups, len(sizes)), generator)
         else:
             levels = flow.draw_continuous((groups, len(sizes)), generator=generator)
         noise = torch.randn((groups, *own.latents.shape[1:]), generator=generator)
         repeat = b // groups
         levels = flow.per_frame(levels, sizes).repeat_interleave(repeat, 0).to(own.latents)
-        noise = noise.repeat_interleave(repeat, 0).to(own.latents)
+        return levels, noise.repeat_interleave(repeat, 0).to(own.latents)
+
+    @torch.no_grad()
+    def _prior(self, state: TrainState, own: Rollouts, rows: slice, x: Tensor, t: Tensor) -> Tensor:
+        """Return the prior policy's velocities [B, F, C, h, w] at noised states ``x``, for the pull towards it."""
+        prior = state.policy("prior")
+        return prior.teacher_forced(own.latents[rows], x, t, prior.encode_text(own.prompts[rows]))
+
+
+class AFD(OnPolicy[AFDConfig]):
+    """The objective behind ``kind: afd``: forward-process updates on own rollouts, weighted by the verdict."""
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether there is a discriminator to train; the random-reward control has none."""
+        return self.config.reward == "discriminator"
+
+    def learn(self, state: TrainState, own: Rollouts, update: int, shared: int) -> dict[str, float]:
+        """Score the rollouts, turn advantages into weights, and update on the noised rollouts."""
+        if self.adversarial:
+            scores = self._scores(network_of(state), own)
+        else:
+            scores = torch.randn(self.train.prompts, self.config.group, generator=state.generator)
+        advantages = objective.advantage(scores, self.config.scope)
+        weights = objective.weight(advantages, self.config.limit).flatten()
+        values = self._gauges(scores, weights, own)
+        return values | student_update(state, self.train, self._loss(state, own, weights, shared), len(weights))
+
+    def _loss(self, state: TrainState, own: Rollouts, weights: Tensor, shared: int) -> Loss:
+        """Return the loss of a slice of the batch; noise and levels are drawn here, so slices see one draw."""
+        config = self.config
+        student, old = state.policy("student"), state.policy("old")
+        levels, noise = self._draws(state, own, config.levels, shared)
         noisy, target = objective.noised_state(own.latents, noise, levels)
+        past = own.latents if config.context == "clean" else noisy
         scale = objective.level_weight(levels, config.space)
-        scale[:, : sum(sizes[:shared])] = 0
+        scale[:, : opening(student, own.latents, shared)] = 0
 
         def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
-            clean, x, t, texts = own.latents[rows], noisy[rows], levels[rows], own.prompts[rows]
+            clean, x, t, texts = past[rows], noisy[rows], levels[rows], own.prompts[rows]
             v = student.teacher_forced(clean, x, t, student.encode_text(texts))
-            with torch.no_grad():
-                v_old = old.teacher_forced(clean, x, t, old.encode_text(texts))
-                v_prior = prior.teacher_forced(clean, x, t, prior.encode_text(texts))
-            policy = objective.forward_process_loss(v, v_old, target[rows], weights[rows], config.beta)
-            pull = objective.frame_error(v, v_prior)
-            drift = (scale[rows] * pull).mean()
+            if config.branches == "positive":
+                policy = objective.positive_loss(v, target[rows], weights[rows])
+            else:
+                with torch.no_grad():
+                    v_old = old.teacher_forced(clean, x, t, old.encode_text(texts))
+                policy = objective.forward_process_loss(v, v_old, target[rows], weights[rows], config.beta)
+            drift = (scale[rows] * objective.frame_error(v, self._prior(state, own, rows, x, t))).mean()
             total = (scale[rows] * policy).mean() + config.prior * drift
             return total, {"loss": total.item(), "drift": drift.item()}
 
         return loss
 
 
-def _network(state: TrainState) -> ClipCnn:
+def opening(student: StudentModule, latents: Tensor, blocks: int) -> int:
+    """Return how many latent frames the first ``blocks`` blocks of [B, F, C, h, w] hold."""
+    return sum(block_sizes(student, latents.shape[1])[:blocks])
+
+
+def _follow(state: TrainState, name: str, accuracy: float) -> None:
+    """Keep the running mean of a pair accuracy, from a half on."""
+    state.tensors[name] = 0.8 * state.tensors.get(name, torch.tensor(0.5)) + 0.2 * accuracy
+
+
+def network_of(state: TrainState) -> Discriminator:
+    """Return the discriminator: it scores prepared clips [B, T', 3, H', W']."""
     network = state.modules["discriminator"]
-    assert isinstance(network, ClipCnn)
+    assert isinstance(network, Discriminator)
     return network
 
 
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+def noise_like(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normal noise in the shape, type and place of ``like`` [B, ...]."""
     return torch.randn(like.shape, generator=generator).to(like)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from understudy.errors import CheckpointError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, write_bytes_atomic, write_json_atomic
-from understudy.students.bundle import load_weights, read_tensors
+from understudy.students.bundle import load_weights, own_state, read_tensors
 from understudy.training.state import TrainState
 
 _PREFIX: Final = "step-"
@@ -106,7 +106,7 @@ def _tensors(state: TrainState) -> dict[str, Tensor]:
     """
     flat: dict[str, Tensor] = {}
     for name, module in state.modules.items():
-        flat |= {f"module.{name}.{key}": tensor for key, tensor in module.state_dict().items()}
+        flat |= {f"module.{name}.{key}": tensor for key, tensor in own_state(module).items()}
     for name, optimiser in state.optimisers.items():
         for index, values in optimiser.state_dict()["state"].items():
             flat |= {f"optimiser.{name}.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}

@@ -1,7 +1,7 @@
 """What training sees of the teacher: prompts and canonical latents of finished clips, nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,17 @@ class TeacherClips:
         """The prompt of every clip [N]."""
         by_row = {row: prompt for prompt, rows in zip(self.prompts, self.rows, strict=True) for row in rows}
         return [by_row[row] for row in range(len(self.latents))]
+
+    def split(self, share: float, seed: int) -> tuple["TeacherClips", "TeacherClips"]:
+        """Return the same clips twice: without ``share`` of them, drawn by ``seed``, and those alone.
+
+        Both keep all prompts; a prompt may have no row on one side.
+        """
+        order = torch.randperm(len(self.latents), generator=torch.Generator().manual_seed(seed)).tolist()
+        out = set(order[: round(share * len(order))])
+        seen = tuple(tuple(row for row in rows if row not in out) for rows in self.rows)
+        unseen = tuple(tuple(row for row in rows if row in out) for rows in self.rows)
+        return replace(self, rows=seen), replace(self, rows=unseen)
 
     def pick_prompts(self, count: int, generator: torch.Generator) -> list[int]:
         """Draw ``count`` prompt indices, without repeats while there are enough."""

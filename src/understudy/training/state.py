@@ -1,12 +1,15 @@
 """Everything a run is, in one place: saving and loading it is the whole of resume."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from understudy.config import LoraConfig
 from understudy.students.base import StudentModule
+from understudy.students.lora import adapted, fork, on_base
 
 
 @dataclass
@@ -44,11 +47,27 @@ class StepReport:
     values: Mapping[str, float]
 
 
+def policies(
+    start: StudentModule, lora: LoraConfig | None, seed: int, *names: str, reference: str | None = None
+) -> dict[str, nn.Module]:
+    """Return "student", to be trained, and frozen policies ``names`` that begin as it does.
+
+    With ``lora`` all are adapters on the start student's own weights, and ``reference`` is those weights alone; without,
+    all are copies.
+    """
+    student = copy.deepcopy(start) if lora is None else adapted(start, lora, seed)
+    modules: dict[str, nn.Module] = {"student": student}
+    for name in names:
+        modules[name] = on_base(start) if lora is not None and name == reference else fork(student)
+    return modules
+
+
 @torch.no_grad()
 def average_into(slow: nn.Module, fast: nn.Module, decay: float) -> None:
-    """Move every parameter of ``slow`` towards ``fast``: slow = decay * slow + (1 - decay) * fast."""
+    """Move every parameter of ``slow`` that it does not share towards ``fast``: decay * slow + (1 - decay) * fast."""
     for a, b in zip(slow.parameters(), fast.parameters(), strict=True):
-        a.lerp_(b, 1 - decay)
+        if a is not b:
+            a.lerp_(b, 1 - decay)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, steps: int, warmup: int, decay: float) -> None:

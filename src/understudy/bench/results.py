@@ -1,0 +1,234 @@
+"""From the cells' results to one table: JSON, CSV, Markdown."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from understudy.bench.statistics import Interval, over_seeds, over_seeds_and_prompts
+from understudy.bench.suite import SuiteConfig
+from understudy.files import write_json_atomic, write_text_atomic
+
+METRICS: Final = (
+    "law_error", "motion_distance", "gravity_error", "bounce_error", "spread", "look_error", "colour_error", "sharpness",
+    "first_sharpness", "permanence", "prompt_ok", "rfd", "leak",
+)  # fmt: skip
+_SHOWN: Final = ("law_error", "motion_distance", "look_error", "sharpness", "first_sharpness", "permanence", "leak")
+_START: Final = "start"
+
+Result = Mapping[str, Any]
+
+
+def summarise(suite: SuiteConfig, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return one entry for every setting, row and family: intervals by metric, differences, cost, regime, errors."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result["setting"], result["row"]), []).append(result)
+    entries = []
+    for setting in suite.settings or {"all": {}}:
+        for row, spec in suite.rows.items():
+            group = groups.get((setting, row), [])
+            good = [result for result in group if result.get("error") is None]
+            references = {"start": groups.get((setting, spec.against), []), "afd": groups.get((setting, "afd"), [])}
+            for family in _families(good) if group else []:
+                metrics = {}
+                for name in METRICS:
+                    values = _by_seed(good, family, name)
+                    if values:
+                        metrics[name] = _metric(good, references, family, name, row)
+                entries.append(
+                    {
+                        "setting": setting,
+                        "row": row,
+                        "family": family,
+                        "seeds": sorted(result["seed"] for result in good),
+                        "metrics": metrics,
+                        "seconds": float(np.mean([r["seconds"]["train"] for r in good])) if good else None,
+                        "teacher_clips": max((r["teacher_clips"] for r in good), default=0),
+                        "updates": max((r["updates"] for r in good), default=0),
+                        "regimes": [r["regime"][0] for r in good if r.get("regime")],
+                        "errors": [f"seed {r['seed']}: {r['error']}" for r in group if r.get("error") is not None],
+                    }
+                )
+    return entries
+
+
+def _families(good: Iterable[Result]) -> list[str]:
+    return list(dict.fromkeys(["all", *(family for result in good for family in result["metrics"])]))
+
+
+def _by_seed(results: Iterable[Result], family: str, name: str) -> dict[int, float]:
+    """Return the finite values of a metric by seed."""
+    found = {}
+    for result in results:
+        if result.get("error") is not None:
+            continue
+        if name == "leak":
+            value = result.get("leak") if family == "all" else None
+        else:
+            value = (result["metrics"].get(family, {}).get(name) or {}).get("mean")
+        if value is not None:
+            found[int(result["seed"])] = float(value)
+    return found
+
+
+def _metric(
+    good: Sequence[Result], references: Mapping[str, Sequence[Result]], family: str, name: str, row: str
+) -> dict[str, Any]:
+    values = _by_seed(good, family, name)
+    entry: dict[str, Any] = {"seeds": _plain(over_seeds(list(values.values())))}
+    if family == "all" and (table := _table(good, name)) is not None:
+        entry["prompts"] = _plain(over_seeds_and_prompts(table))
+    for reference, others in references.items():
+        theirs = _by_seed(others, family, name)
+        if reference == row or not theirs:
+            continue
+        alone = next(iter(theirs.values())) if len(theirs) == 1 else None  # an untrained start has one seed for all
+        pairs = {s: theirs.get(s, alone) for s in values}
+        gaps = [values[s] - other for s, other in pairs.items() if other is not None]
+        if gaps:
+            entry[f"vs_{reference}"] = {"seeds": _plain(over_seeds(gaps))}
+            gap = _gap(good, others, name) if family == "all" else None
+            if gap is not None:
+                entry[f"vs_{reference}"]["prompts"] = _plain(over_seeds_and_prompts(gap))
+    return entry
+
+
+def _table(results: Iterable[Result], name: str) -> NDArray[np.float64] | None:
+    """Return a metric per seed and prompt [S, P], NaN where it is missing; None for a metric of whole sets."""
+    rows = [result["prompts"] for result in results if result.get("error") is None]
+    if not rows or name not in next(iter(rows[0].values()), {}):
+        return None
+    return np.array(
+        [[math.nan if (v := row.get(p, {}).get(name)) is None else v for p in rows[0]] for row in rows], dtype=float
+    )
+
+
+def _gap(good: Sequence[Result], others: Sequence[Result], name: str) -> NDArray[np.float64] | None:
+    """Return the paired differences per seed and prompt [S, P]; a reference of one seed stands for all."""
+    by_seed = {int(r["seed"]): r for r in others if r.get("error") is None}
+    alone = next(iter(by_seed.values())) if len(by_seed) == 1 else None
+    rows = [(r, by_seed.get(int(r["seed"]), alone)) for r in good]
+    mine, theirs = _table([a for a, b in rows if b], name), _table([b for _, b in rows if b], name)
+    if mine is None or theirs is None or mine.shape != theirs.shape:
+        return None
+    return mine - theirs
+
+
+def _plain(interval: Interval) -> dict[str, float | int | None]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(interval).items()}
+
+
+def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str], head: Mapping[str, Any]) -> Path:
+    """Write results.json, results.csv and results.md into the suite's folder; return the last."""
+    entries = summarise(suite, results)
+    folder = suite.out
+    teacher = next((r["teacher"] for r in results if r.get("teacher")), None)
+    curves = [{k: r[k] for k in ("setting", "row", "seed", "long")} for r in results if r.get("long")]
+    document = {
+        "suite": suite.name,
+        "about": suite.about,
+        **head,
+        "seeds": list(suite.seeds),
+        "left_out": list(left_out),
+        "teacher": teacher,
+        "rows": entries,
+        "long": curves,
+    }
+    write_json_atomic(folder / "results.json", document)
+    write_text_atomic(folder / "results.csv", _csv(entries))
+    write_text_atomic(folder / "results.md", _markdown(suite, entries, left_out, head))
+    return folder / "results.md"
+
+
+def _csv(entries: Iterable[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    sides = ("", "vs_start", "vs_afd")
+    columns = [f"{side}{'_' if side else ''}{key}" for side in sides for key in ("mean", "low", "high")]
+    writer.writerow(["setting", "row", "family", "metric", "seeds", *columns])
+    for entry in entries:
+        for name, metric in entry["metrics"].items():
+            cells: list[Any] = []
+            for side in sides:
+                found = (metric.get(side, {}) if side else metric).get("seeds", {})
+                cells += [found.get(key) for key in ("mean", "low", "high")]
+            writer.writerow([entry["setting"], entry["row"], entry["family"], name, len(entry["seeds"]), *cells])
+    return out.getvalue()
+
+
+def _markdown(
+    suite: SuiteConfig, entries: Sequence[Mapping[str, Any]], left_out: Sequence[str], head: Mapping[str, Any]
+) -> str:
+    lines = [f"# {suite.name}", "", suite.about, ""]
+    lines += [f"Seeds {', '.join(map(str, suite.seeds))}. {head.get('command', '')}. {head.get('hardware', '')}.", ""]
+    lines += [
+        "Mean over seeds with its 95 % t interval. Differences are paired by seed; bold where 0 lies outside.",
+        "",
+    ]
+    for setting in suite.settings or {"all": {}}:
+        here = [e for e in entries if e["setting"] == setting and e["family"] == "all"]
+        shown = [m for m in _SHOWN if any(m in e["metrics"] for e in here)]
+        if setting != "all":
+            lines += [f"## {setting}", ""]
+        lines += _rows(["row", "seeds", *shown], [[e["row"], len(e["seeds"]), *_cells(e, shown, None)] for e in here])
+        for reference in ("start", "afd"):
+            rows = [[e["row"], *_cells(e, shown, f"vs_{reference}")] for e in here if e["row"] != reference]
+            if any(cell != "-" for row in rows for cell in row[1:]):
+                lines += [f"Difference to {reference}:", "", *_rows(["row", *shown], rows)]
+        families = [e for e in entries if e["setting"] == setting and e["family"] != "all"]
+        if families:
+            two = ["law_error", "motion_distance"]
+            rows = [[e["row"], e["family"], *_cells(e, two, None), *_cells(e, two, "vs_start")] for e in families]
+            heads = ["row", "family", *two, *(f"{m} against start" for m in two)]
+            lines += ["By motion family:", "", *_rows(heads, rows)]
+        cost = [
+            [e["row"], _number(e["seconds"]), e["updates"], e["teacher_clips"], ", ".join(e["regimes"]) or "-"]
+            for e in here
+        ]
+        lines += ["Cost and the discriminator's regime, seed by seed:", ""]
+        lines += _rows(["row", "seconds of training", "updates", "teacher clips", "regimes"], cost)
+        for entry in here:
+            lines += [f"- {entry['row']} failed: {error}" for error in entry["errors"]]
+    lines += [f"- left out: {line}" for line in left_out]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _cells(entry: Mapping[str, Any], metrics: Iterable[str], side: str | None) -> list[str]:
+    cells = []
+    for name in metrics:
+        metric = entry["metrics"].get(name, {})
+        found = (metric.get(side, {}) if side else metric).get("seeds")
+        cells.append(_cell(found, side is not None))
+    return cells
+
+
+def _cell(found: Mapping[str, Any] | None, difference: bool) -> str:
+    if not found or found["mean"] is None:
+        return "-"
+    sign = "+" if difference else ""
+    if found["low"] is None:
+        return f"{found['mean']:{sign}.3f}"
+    text = f"{found['mean']:{sign}.3f} [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]"
+    return f"**{text}**" if difference and (found["low"] > 0 or found["high"] < 0) else text
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
+def _rows(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    return [*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows), ""]
+
+
+def read(paths: Iterable[Path]) -> list[Result]:
+    """Return the results that are there, as written by cells."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]

@@ -1,0 +1,80 @@
+"""The verb bench: a grid of rows, settings and seeds, and its table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from tyro.conf import Positional, arg
+
+from understudy.commands.base import UsageError, Verb
+
+
+@dataclass(frozen=True)
+class Bench(Verb):
+    """Run a suite of rows, settings and seeds and write one table with intervals; run it again to go on after a stop."""
+
+    suite: Annotated[Positional[Path], arg(metavar="SUITE")]
+    """The suite, a YAML file under recipes/bench."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: the suite's own)")] = None
+    """Folder of the results and of all cells."""
+    workers: Annotated[int, arg(metavar="N")] = 2
+    """Processes at a time, one thread each."""
+    rows: Annotated[str, arg(metavar="ROW,ROW", help_behavior_hint="(default: all)")] = ""
+    """Only these rows, with commas between; rows they begin with have to be done or among them."""
+    settings: Annotated[str, arg(metavar="NAME,NAME", help_behavior_hint="(default: all)")] = ""
+    """Only these settings, with commas between."""
+    seeds: Annotated[str, arg(metavar="N,N", help_behavior_hint="(default: the suite's own)")] = ""
+    """These seeds instead of the suite's, with commas between."""
+    dry_run: bool = False
+    """Say what would be done and how long it would take, and stop; nothing is written."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        "understudy bench recipes/bench/small.yaml",
+        "understudy bench recipes/bench/main.yaml --dry-run",
+        "understudy bench recipes/bench/main.yaml --rows start,sft,afd --seeds 0,1",
+    )
+
+    def do(self) -> int:
+        """Estimate, run what is missing, and say where the table is."""
+        if not 1 <= self.workers <= 64:
+            raise UsageError(f"--workers is {self.workers}; give a whole number from 1 to 64")
+        from understudy.bench.estimate import calibrate, seconds, wall
+        from understudy.bench.grid import Grid
+        from understudy.bench.suite import cells, load_suite
+        from understudy.files import ensure_folder
+
+        suite = load_suite(self.suite)
+        changes: dict[str, object] = {} if self.out is None else {"out": self.out}
+        if self.seeds:
+            changes["seeds"] = tuple(self._number(text) for text in self.seeds.split(","))
+        suite = suite.model_copy(update=changes)
+        found, left_out = cells(suite, self.suite)
+        found = [cell for cell in found if self._wanted(cell.row, cell.setting)]
+        if not found:
+            raise UsageError(f"no cell of {self.suite} is left; rows: {', '.join(suite.rows)}")
+        options = f" --out {self.out}" if self.out else ""
+        grid = Grid(suite, found, left_out, f"understudy bench {self.suite}{options}")
+        missing = [cell for cell in found if not grid.done(cell)]
+        unit = calibrate(found[0].config)
+        minutes = wall(missing, unit, self.workers) / 60
+        print(
+            f"{suite.name}: {len(found)} cells, {len(missing)} to do, about {minutes:.0f} min on {self.workers} cores"
+        )
+        for line in left_out:
+            print(f"left out: {line}")
+        if self.dry_run:
+            for cell in missing:
+                print(f"  {cell.name}: about {seconds(cell, unit):.0f} s")
+            print("dry run: nothing was written")
+            return 0
+        ensure_folder(suite.out)
+        print(grid.run(self.workers, lambda text: print(text, flush=True), lambda cell: seconds(cell, unit)))
+        return 0
+
+    def _wanted(self, row: str, setting: str) -> bool:
+        return row in (self.rows or row).split(",") and setting in (self.settings or setting).split(",")
+
+    def _number(self, text: str) -> int:
+        if not text.strip().isdigit():
+            raise UsageError(f"--seeds has {text!r}; give whole numbers with commas between, as 0,1,2")
+        return int(text)

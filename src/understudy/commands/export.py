@@ -1,0 +1,38 @@
+"""The verb export: a student in the formats that others load."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from tyro.conf import Positional, arg
+
+from understudy.commands.base import Verb
+
+
+@dataclass(frozen=True)
+class Export(Verb):
+    """Write a student as a diffusers folder, a Self-Forcing file, a PEFT LoRA adapter or a bundle."""
+
+    source: Annotated[Positional[str], arg(metavar="SOURCE")]
+    """A run folder, a bundle, builtin:frame or builtin:block, or a public Wan checkpoint (file or folder)."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The folder, or the .pt file, to write; nothing is overwritten."""
+    to: Annotated[Literal["diffusers", "selfforcing", "lora", "bundle"], arg(help_behavior_hint="(required)")]
+    """What to write."""
+    weights: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the averaged ones)")] = None
+    """Which weights of a public .pt file: generator, generator_ema."""
+    heads: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 128 wide)")] = None
+    """Attention heads of a public checkpoint that does not say."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        "understudy export runs/quickstart student --to bundle",
+        "understudy export runs/selfforcing adapter --to lora",
+        "understudy export self_forcing_dmd.pt folder --to diffusers",
+    )
+
+    def do(self) -> int:
+        """Write it, and say what was written."""
+        from understudy.students.checkpoints.export import export
+
+        print(f"{self.out}: {export(self.source, self.to, self.out, self.weights, self.heads)}")
+        return 0

@@ -1,0 +1,76 @@
+"""One student, several formats: what ``understudy export`` does."""
+
+from pathlib import Path
+from typing import Final
+
+from understudy.errors import CheckpointError
+from understudy.files import new_path
+from understudy.students.bundle import BUILTIN, Bundle, bundle_folder, load_bundle, save_bundle
+from understudy.students.checkpoints.layout import WanSizes
+from understudy.students.checkpoints.read import Checkpoint, is_public_checkpoint, read_checkpoint
+from understudy.students.checkpoints.write import write_diffusers, write_self_forcing
+from understudy.students.lora import copy_adapter
+from understudy.students.wan.spec import WanSpec
+
+FORMATS: Final = ("diffusers", "selfforcing", "lora", "bundle")
+
+
+def export(source: str, to: str, out: Path, weights: str | None = None, heads: int | None = None) -> str:
+    """Write the student in ``source`` to the new place ``out``; return one line that says what was written.
+
+    Args:
+        source: a run folder, a bundle, ``builtin:NAME``, or a public Wan checkpoint.
+        to: one of ``FORMATS``.
+        out: a folder, or the file of ``selfforcing``.
+        weights: which of a public checkpoint, see ``read_checkpoint``.
+        heads: attention heads of a public checkpoint that does not say.
+
+    Raises:
+        CheckpointError: ``source`` holds no whole student, or none that the format can hold.
+        UnderstudyError: ``out`` exists or cannot be written.
+    """
+    folder = bundle_folder(source)
+    public = not source.startswith(BUILTIN) and not _is_bundle(folder) and is_public_checkpoint(Path(source))
+    if to not in FORMATS:
+        raise CheckpointError(f"there is no format {to!r}; choose one of {', '.join(FORMATS)}")
+    if to == "lora" and not public:
+        copy_adapter(folder / "adapter", out)
+        return f"LoRA adapter of {source}, for peft"
+    if to in ("lora", "bundle"):
+        if public:
+            raise CheckpointError(f"{source} is a public checkpoint: export it as diffusers or selfforcing")
+        bundle = load_bundle(source)
+        with new_path(out) as draft:
+            save_bundle(bundle, draft)
+        return f"bundle of {source}"
+    found = read_checkpoint(source, weights, heads) if public else _of_bundle(load_bundle(source), to)
+    (write_diffusers if to == "diffusers" else write_self_forcing)(found.tensors, found.sizes, out)
+    return f"{len(found.tensors)} tensors of {found.origin}, for {to}"
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Return whether ``folder`` is a bundle, which public folders of safetensors are told from by their files."""
+    return (folder / "student.safetensors").is_file()
+
+
+def _of_bundle(bundle: Bundle, to: str) -> Checkpoint:
+    """Return a bundle's Wan student, linear weights [D, D_in], as if it had been read from a public checkpoint."""
+    spec = bundle.student.spec
+    if not isinstance(spec, WanSpec):
+        raise CheckpointError(
+            f"{bundle.source} is a {bundle.student.kind}, and {to} holds Wan transformers only: export it as bundle"
+        )
+    sizes = WanSizes(
+        dim=spec.dim,
+        ffn_dim=spec.ffn_dim,
+        heads=spec.heads,
+        layers=spec.layers,
+        freq_dim=spec.freq_dim,
+        text_dim=spec.text_dim,
+        text_length=spec.text_len,
+        in_channels=spec.in_channels,
+        out_channels=spec.out_channels,
+        patch=spec.patch,
+        eps=spec.eps,
+    )
+    return Checkpoint(dict(bundle.student.state_dict()), sizes, "original", "", bundle.source)

@@ -1,0 +1,241 @@
+"""Reading public checkpoints: Self-Forcing style ``.pt`` files, original Wan safetensors, diffusers folders.
+
+Whatever the nesting, the prefixes and the layout, what comes out is the same: every tensor of one transformer under its
+original Wan name. Nothing is executed: ``.pt`` files are read as tensors and plain values or not at all.
+"""
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from understudy.errors import CheckpointError
+from understudy.students.bundle import check_tensors, read_tensors
+from understudy.students.checkpoints.layout import Layout, WanSizes, layout_of, renamed, shapes, sizes_of
+
+WEIGHTS: Final = ("generator_ema", "generator", "model", "state_dict")
+"""Where trainers put the student's weights, the first one there is taken; a ``critic`` beside them is never read."""
+
+_TORCH_FILES: Final = (".pt", ".pth", ".bin", ".ckpt")
+_WRAPPERS: Final = re.compile(r"(?:^|(?<=\.))(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
+_PREFIXES: Final = ("module.", "generator.", "model.", "diffusion_model.", "transformer.")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights of one Wan transformer, whole.
+
+    Attributes:
+        tensors: by original Wan names; linear weights [D, D_in], in the type they were stored in.
+        sizes: of the transformer.
+        layout: that the file was in.
+        weights: which of a file's weights these are, ``generator_ema``; empty when it holds no choice.
+        origin: file and weights, for people.
+    """
+
+    tensors: dict[str, Tensor]
+    sizes: WanSizes
+    layout: Layout
+    weights: str
+    origin: str
+
+
+def is_public_checkpoint(path: Path) -> bool:
+    """Return whether ``path`` may be for ``read_checkpoint``: a file of weights, or a folder of safetensors or one .pt."""
+    if path.is_file():
+        return path.suffix in (".safetensors", *_TORCH_FILES)
+    return path.is_dir() and (_transformer_folder(path) != path or bool(_weight_files(path)))
+
+
+def read_checkpoint(path: str | Path, weights: str | None = None, heads: int | None = None) -> Checkpoint:
+    """Read the transformer in ``path``.
+
+    Args:
+        path: a ``.pt`` or ``.safetensors`` file, a folder of safetensors shards, a diffusers folder or pipeline folder.
+        weights: which weights of a ``.pt`` file (``generator``, ``generator_ema``); None: the first of ``WEIGHTS``.
+        heads: attention heads, of a model whose heads are not 128 wide and that has no config.json.
+
+    Raises:
+        CheckpointError: it is missing, damaged, not only data, not a Wan transformer, or not a whole one; the message
+            counts the missing and unexpected tensors and names the first of each.
+    """
+    source = Path(path)
+    config: dict[str, Any] = {}
+    if source.is_dir():
+        source = _transformer_folder(source)
+        config = _read_config(source)
+        files = _weight_files(source)
+        if not files:
+            raise CheckpointError(f"{source} holds no weights: expected .safetensors files, or one .pt file")
+        if len(files) == 1:
+            tensors, chosen = _read_file(files[0], weights)
+        else:
+            tensors, chosen = _read_shards(source, files), ""
+    else:
+        tensors, chosen = _read_file(source, weights)
+    origin = f"{path} ({chosen})" if chosen else str(path)
+    tensors = _clean(tensors, origin)
+    layout = layout_of(tensors)
+    if layout is None:
+        first = next(iter(sorted(tensors)), "none")
+        raise CheckpointError(
+            f"{origin} holds no Wan transformer: {len(tensors)} tensors, none with a known name, first {first!r}"
+        )
+    sizes = sizes_of(tensors, layout, config, heads, origin)
+    check_tensors(tensors, shapes(sizes, layout), origin)
+    if layout == "diffusers":
+        tensors = renamed(tensors, sizes, "original")
+    return Checkpoint(tensors, sizes, layout, chosen, origin)
+
+
+def load_plain(path: Path) -> Any:
+    """Return what a ``.pt`` file holds: tensors and plain containers of them, never code.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or would have to execute code to be read.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: give a .pt or .safetensors file or a folder of them")
+    try:
+        # Mapped, not read: a trainer's file also holds a critic and two copies of the generator.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged pickle can raise anything
+        text = " ".join(str(error).split())
+        if named := re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:class|type) (\S+)", text):
+            what = f" ({named[1] or named[2]})"
+            raise CheckpointError(
+                f"{path} holds more than tensors and plain values{what}, and reading that could execute code: refused; "
+                "save its state dict alone, best as .safetensors"
+            ) from None
+        raise CheckpointError(f"{path} is damaged or no torch file ({text[:160]}): fetch it again") from None
+
+
+def _read_file(path: Path, weights: str | None) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of one file and the name of the weights chosen in it."""
+    if path.suffix == ".safetensors":
+        return read_tensors(path), ""
+    return _choose(load_plain(path), weights, path)
+
+
+def _choose(content: Any, weights: str | None, path: Path) -> tuple[dict[str, Tensor], str]:
+    """Return the state dict in what a ``.pt`` file holds, and the names of the entries that lead to it."""
+    chosen: list[str] = []
+    wanted = WEIGHTS if weights is None else (weights,)
+    while isinstance(content, Mapping):
+        name = next((key for key in wanted if isinstance(content.get(key), Mapping)), None)
+        if name is None:
+            break
+        chosen.append(name)
+        content, wanted = content[name], WEIGHTS
+    held = sorted(map(str, content)) if isinstance(content, Mapping) else [type(content).__name__]
+    if "generator_lora" in held or any(".lora_" in key for key in held):
+        raise CheckpointError(f"{path} holds a LoRA adapter only: give its base, and this file as the adapter")
+    if (
+        (weights is None or chosen)
+        and isinstance(content, Mapping)
+        and isinstance(next(iter(content.values()), 0), Tensor)
+    ):
+        other = next((key for key, value in content.items() if not isinstance(value, Tensor)), None)
+        if other is None:
+            return {str(key): value for key, value in content.items()}, ".".join(chosen)
+        raise CheckpointError(f"{path}: {other!r} among the weights is no tensor: this is no state dict")
+    looked = weights or ", ".join(WEIGHTS)
+    raise CheckpointError(f"{path} holds no student: looked for {looked}, found {', '.join(held[:6]) or 'nothing'}")
+
+
+def strip_prefixes(name: str) -> str:
+    """Return a tensor's name without what FSDP, checkpointing, compiling and wrapping classes put into it."""
+    name = _WRAPPERS.sub("", name)
+    while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _clean(tensors: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """Strip the prefixes of all names; two names that become one are an error."""
+    clean: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        short = strip_prefixes(name)
+        if short in clean:
+            raise CheckpointError(f"{origin} holds {short!r} twice, under different prefixes: two models in one file")
+        clean[short] = tensor.detach()
+    return clean
+
+
+def _transformer_folder(folder: Path) -> Path:
+    """Return where the transformer of a diffusers pipeline folder is; the folder itself when it is none."""
+    inside = folder / "transformer"
+    return inside if (inside / "config.json").is_file() and not (folder / "config.json").is_file() else folder
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        return {}
+    config = _read_json(path)
+    name = config.get("_class_name", "WanModel")
+    if not re.fullmatch(r"(Causal)?Wan(Transformer3D)?Model", str(name)):
+        raise CheckpointError(f"{path} is of a {name}, not of a Wan transformer (WanModel, WanTransformer3DModel)")
+    return config
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): fetch it again") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object: fetch it again")
+    return value
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights in ``folder``: all safetensors, else the only torch file."""
+    files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
+    return files or [path for path in folder.iterdir() if path.suffix in _TORCH_FILES][:2]
+
+
+def _read_shards(folder: Path, files: Sequence[Path]) -> dict[str, Tensor]:
+    """Read a sharded model; the index, or the file names, say which shards there have to be."""
+    if any(path.suffix != ".safetensors" for path in files):
+        raise CheckpointError(f"{folder} holds several weight files ({files[0].name}, ...): give the one you mean")
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if len(indices) > 1:
+        raise CheckpointError(f"{folder} holds {len(indices)} shard indices: two models in one folder")
+    if indices:
+        return _read_indexed(folder, indices[0])
+    tensors: dict[str, Tensor] = {}
+    counts = {int(m[1]) for path in files if (m := re.search(r"-\d+-of-(\d+)\.safetensors$", path.name))}
+    if counts != {len(files)}:
+        names = ", ".join(path.name for path in files[:3])
+        raise CheckpointError(
+            f"{folder}: the {len(files)} safetensors files ({names}) are not all shards of one model: "
+            "fetch the missing ones, or give the file you mean"
+        )
+    for path in files:
+        tensors |= read_tensors(path)
+    return tensors
+
+
+def _read_indexed(folder: Path, index: Path) -> dict[str, Tensor]:
+    listed = _read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise CheckpointError(f"{index} has no weight_map: fetch it again")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(listed.values())):
+        if Path(name).name != name:
+            raise CheckpointError(f"{index} names {name!r}, which is not a file beside it")
+        shard = read_tensors(folder / name)
+        wrong = sorted(shard.keys() ^ {key for key, file in listed.items() if file == name})
+        if wrong:
+            raise CheckpointError(
+                f"{folder / name} and {index.name} disagree on {len(wrong)} tensors, first {wrong[0]!r}"
+            )
+        tensors |= shard
+    return tensors

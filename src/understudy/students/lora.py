@@ -1,0 +1,170 @@
+"""Low-rank adapters (LoRA, 2106.09685) on any student, by peft: several policies on one set of base weights.
+
+A policy is a module of its own, so that nothing has to be switched between two evaluations or between a forward pass and
+the recomputation of a checkpointed one; what it does not train it shares, storage and all, with every other policy.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from understudy.config import LoraConfig
+from understudy.errors import CheckpointError, ConfigError, UnderstudyError
+from understudy.files import ensure_folder, new_path, write_bytes_atomic, write_json_atomic
+from understudy.students.base import StudentModule
+from understudy.students.bundle import check_tensors, read_tensors
+
+WEIGHTS: Final = "adapter_model.safetensors"
+SETTINGS: Final = "adapter_config.json"
+_NAME: Final = "default"
+_PREFIX: Final = "base_model.model."
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def fork(policy: M) -> M:
+    """Return a frozen copy of ``policy``: what it trains is copied, what is frozen in it is shared."""
+    tensors = (*policy.parameters(), *policy.buffers())
+    memo: dict[int, Any] = {id(t): t for t in tensors if not t.requires_grad} if has_adapter(policy) else {}
+    return copy.deepcopy(policy, memo).requires_grad_(False)
+
+
+def on_base(base: M) -> M:
+    """Return a frozen module on the same storage as ``base``: the reference policy, adapters off."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in base.parameters()}
+    memo |= {id(b): b for b in base.buffers()}
+    view = copy.deepcopy(base, memo)
+    view.borrowed = frozenset(view.state_dict())  # type: ignore[assignment]
+    return view
+
+
+def adapted(base: StudentModule, lora: LoraConfig, seed: int) -> StudentModule:
+    """Return a student on the storage of ``base`` whose only trainable weights are new adapters, without effect yet.
+
+    Every adapted weight W [D, D_in] acts as W + alpha / rank * B A with A [rank, D_in] drawn from ``seed`` and B zero.
+
+    Raises:
+        ConfigError: peft is missing, or a target names no linear layer.
+    """
+    try:
+        import peft
+    except ImportError:
+        raise ConfigError("student.lora needs the package peft: pip install 'understudy[wan]'") from None
+    student = on_base(base)
+    targets = lora_targets(student, lora.targets)
+    settings = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(settings, student, _NAME)
+    for parameter in student.parameters():
+        if parameter.requires_grad:  # small steps vanish in the half precision that a base may have
+            parameter.data = parameter.data.float()
+    own = {name for name, tensor in student.state_dict(keep_vars=True).items() if tensor.requires_grad}
+    student.borrowed = frozenset(student.state_dict().keys() - own)  # type: ignore[assignment]
+    student.adapter = {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": targets}  # type: ignore[assignment]
+    return student
+
+
+def lora_targets(student: nn.Module, wanted: tuple[str, ...] | None) -> list[str]:
+    """Return the linear layers to adapt: those whose names end in one of ``wanted``, or all of the student's blocks.
+
+    Raises:
+        ConfigError: one of ``wanted`` names no linear layer.
+    """
+    stacks = tuple(f"{name}." for name, child in student.named_children() if isinstance(child, nn.ModuleList))
+    linear = [name for name, module in student.named_modules() if type(module) is nn.Linear]
+    inside = [name for name in linear if name.startswith(stacks)]
+    if wanted is None:
+        return inside
+    for end in wanted:
+        if not any(f".{name}".endswith(f".{end}") for name in linear):
+            known = ", ".join(sorted({name.split(".", 2)[2] for name in inside}))
+            raise ConfigError(f"student.lora.targets: {end!r} is no linear layer; the blocks have {known}")
+    return [name for name in linear if any(f".{name}".endswith(f".{end}") for end in wanted)]
+
+
+def has_adapter(student: nn.Module) -> bool:
+    """Return whether ``student`` carries adapters."""
+    return hasattr(student, "adapter")
+
+
+def merged(student: StudentModule) -> StudentModule:
+    """Return ``student`` as plain weights [D, D_in] of its own, adapters added in; as it is when it has none."""
+    if not has_adapter(student):
+        return student
+    plain = copy.deepcopy(student)
+    for name, layer in list(plain.named_modules()):
+        if not hasattr(layer, "get_delta_weight"):
+            continue
+        linear = layer.base_layer
+        assert isinstance(linear, nn.Linear)
+        with torch.no_grad():
+            weight = linear.weight
+            weight.copy_(weight.float() + layer.get_delta_weight(_NAME).to(weight.device, torch.float32))
+        plain.set_submodule(name, linear)
+    del plain.borrowed, plain.adapter
+    return plain.requires_grad_(True)
+
+
+def adapter_tensors(student: nn.Module) -> dict[str, Tensor]:
+    """Return the adapters A [rank, D_in] and B [D, rank] under the names of a PEFT file."""
+    tensors = student.state_dict()
+    own = [name for name in tensors if f".{_NAME}." in name and ".lora_" in name]
+    return {_PREFIX + name.replace(f".{_NAME}.", "."): tensors[name].detach().cpu().contiguous() for name in own}
+
+
+def save_adapter(student: StudentModule, folder: Path, base: str) -> None:
+    """Write the adapters as PEFT reads them (``PeftModel.from_pretrained``); ``base`` names what they belong on."""
+    settings: Mapping[str, Any] = student.adapter  # type: ignore[assignment]
+    ensure_folder(folder)
+    write_bytes_atomic(folder / WEIGHTS, save(adapter_tensors(student), {"format": "pt"}))
+    head = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "inference_mode": True}
+    write_json_atomic(folder / SETTINGS, {**head, **settings, "lora_dropout": 0.0, "bias": "none"})
+
+
+def copy_adapter(folder: Path, out: Path) -> None:
+    """Copy the adapter of a trained student, checked, to the new folder ``out``.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if not (folder / SETTINGS).is_file():
+        raise CheckpointError(
+            f"{folder.parent} has no LoRA adapter: it was trained in full (student.lora is null); export it as "
+            "diffusers, selfforcing or bundle"
+        )
+    tensors = read_tensors(folder / WEIGHTS)
+    check_tensors(tensors, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, folder / WEIGHTS)
+    with new_path(out) as draft:
+        ensure_folder(draft)
+        for name in (WEIGHTS, SETTINGS):
+            (draft / name).write_bytes((folder / name).read_bytes())
+
+
+def load_adapter(student: StudentModule, folder: Path) -> StudentModule:
+    """Return ``student`` with the PEFT adapter in ``folder``, strictly: every tensor has its place.
+
+    Raises:
+        CheckpointError: the folder holds no LoRA adapter, or one of another student.
+    """
+    try:
+        told = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        targets = told["target_modules"]
+        targets = (targets,) if isinstance(targets, str) else tuple(targets)
+        lora = LoraConfig(rank=told["r"], alpha=told["lora_alpha"], targets=targets)
+        policy = adapted(student, lora, 0)
+    except (OSError, KeyError, TypeError, ValueError, UnderstudyError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{folder} holds no LoRA adapter for this student ({reason})") from None
+    tensors = read_tensors(folder / WEIGHTS)
+    places = adapter_tensors(policy)
+    check_tensors(tensors, {key: tuple(tensor.shape) for key, tensor in places.items()}, folder / WEIGHTS)
+    names = {key: key.removeprefix(_PREFIX).removesuffix(".weight") + f".{_NAME}.weight" for key in tensors}
+    policy.load_state_dict({names[key]: tensor for key, tensor in tensors.items()}, strict=False)
+    return policy

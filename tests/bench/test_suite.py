@@ -1,0 +1,117 @@
+"""Suites read into cells, and the table of what cells have left."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from understudy.bench.grid import Grid
+from understudy.bench.results import summarise, write
+from understudy.bench.suite import cells, load_suite
+from understudy.errors import ConfigError
+
+SUITES = sorted((Path(__file__).parents[2] / "recipes" / "bench").glob("*.yaml"))
+SUITES = [path for path in SUITES if path.name != "base.yaml"]
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda p: p.stem)
+def test_every_suite_that_ships_reads(path) -> None:
+    suite = load_suite(path)
+    found, _ = cells(suite, path)
+    assert len({cell.folder for cell in found}) == len(found)
+    assert any(cell.row == "start" for cell in found)
+
+
+@pytest.fixture
+def small(tmp_path) -> tuple[Path, Path]:
+    (tmp_path / "row.yaml").write_text("name: row\nobjective: {kind: sft}\n")
+    path = tmp_path / "suite.yaml"
+    path.write_text(
+        "kind: bench\nname: s\nabout: a\nout: " + str(tmp_path / "out") + "\nseeds: [3, 4]\nsettings:\n"
+        "  few: {clips.limit: 5}\nrows:\n  start: {recipe: row.yaml, train: false}\n"
+        "  sft: {recipe: row.yaml, set: {train.lr: 5e-4}}\n  twice: {recipe: row.yaml, after: sft}\n"
+        "  absent: {recipe: row.yaml, start: nowhere}\n"
+    )
+    return path, tmp_path / "out"
+
+
+def test_cells_take_fields_seeds_and_students_from_their_place(small) -> None:
+    path, out = small
+    found, left_out = cells(load_suite(path), path)
+    by_name = {cell.name: cell for cell in found}
+    assert set(by_name) == {
+        "few / start / seed 3", "few / sft / seed 3", "few / twice / seed 3", "few / sft / seed 4", "few / twice / seed 4",
+    }  # fmt: skip
+    sft, twice = by_name["few / sft / seed 4"], by_name["few / twice / seed 4"]
+    assert (sft.config.train.lr, sft.config.clips.limit, sft.config.seed) == (5e-4, 5, 4)
+    assert twice.config.student.start == str(out / "few" / "sft" / "seed-4")
+    assert twice.origin == "builtin:frame"
+    assert left_out == [left_out[0]]
+    assert left_out[0].startswith("absent")
+    assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("rows:\n  a: {recipe: row.yaml, after: b}\n", "leads to 'b'"),
+        ("rows:\n  a: {recipe: row.yaml, wrong: 1}\n", "wrong"),
+        ("rows: {}\n", "rows"),
+    ],
+)
+def test_a_wrong_suite_is_one_clear_line(tmp_path, change, message) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text("kind: bench\nname: s\nout: x\nseeds: [0]\n" + change)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_suite(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_is_no_suite(tmp_path) -> None:
+    (tmp_path / "r.yaml").write_text("name: run\n")
+    with pytest.raises(ConfigError, match="understudy train"):
+        load_suite(tmp_path / "r.yaml")
+
+
+def result(row: str, seed: int, law: float, error: str | None = None) -> dict:
+    head = {"setting": "few", "row": row, "seed": seed, "error": error}
+    if error:
+        return head
+    metric = {"mean": law, "low": law - 1, "high": law + 1, "n": 4}
+    prompts = {"p": {"law_error": law - 0.5}, "q": {"law_error": law + 0.5}}
+    return {
+        **head, "metrics": {"all": {"law_error": metric}, "drop": {"law_error": metric}}, "prompts": prompts, "leak": None,
+        "seconds": {"train": 2.0}, "teacher_clips": 5, "updates": 1, "regime": ["informative", "because"],
+    }  # fmt: skip
+
+
+def test_the_table_pairs_by_seed_and_keeps_failures(small) -> None:
+    path, out = small
+    suite = load_suite(path)
+    found = [result("start", 3, 6.0), result("sft", 3, 4.0), result("sft", 4, 4.4), result("twice", 3, 0, "diverged")]
+    entries = {(e["row"], e["family"]): e for e in summarise(suite, found)}
+    gap = entries["sft", "all"]["metrics"]["law_error"]["vs_start"]
+    assert gap["seeds"]["mean"] == pytest.approx(-1.8)
+    assert gap["prompts"]["mean"] == pytest.approx(-1.8)
+    assert entries["twice", "all"]["errors"] == ["seed 3: diverged"]
+    out.mkdir()
+    text = write(suite, found, ["absent: why"], {"command": "c", "hardware": "h"}).read_text()
+    assert "twice failed: seed 3: diverged" in text
+    assert "left out: absent: why" in text
+    assert "drop" in text
+    assert json.loads((out / "results.json").read_text())["suite"] == "s"
+    assert (out / "results.csv").read_text().count("\n") > 3
+
+
+def test_finished_cells_are_known_and_others_settings_refused(small) -> None:
+    path, _ = small
+    suite = load_suite(path)
+    found, left_out = cells(suite, path)
+    grid, cell = Grid(suite, found, left_out, "c"), found[0]
+    assert not grid.done(cell)
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "result.json").write_text(json.dumps({"digest": cell.digest}))
+    assert grid.done(cell)
+    (cell.folder / "result.json").write_text(json.dumps({"digest": "other"}))
+    with pytest.raises(ConfigError, match="other settings"):
+        grid.done(cell)
