@@ -10,6 +10,7 @@ from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
 from understudy.commands.serve import Serve
 from understudy.commands.store import StoreExport, StoreImport, StoreList, StorePack, StoreShow, StoreVerify
+from understudy.commands.world import WorldServe
 
 VERBS: Final[dict[str, type[Verb]]] = {
     "collect": Collect,
@@ -28,4 +29,5 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "store pack": StorePack,
     "store import": StoreImport,
     "store export": StoreExport,
+    "world serve": WorldServe,
 }
