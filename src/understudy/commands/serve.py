@@ -3,6 +3,7 @@
 import secrets
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -51,7 +52,6 @@ class Serve(Verb):
             import uvicorn
         except ImportError as error:
             raise UsageError(f"{error.name} is missing; install it with: pip install 'understudy[serve]'") from None
-        # uvicorn stops gracefully, then raises the signal again: an ordered stop is no failure.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         import torch
 
@@ -71,8 +71,7 @@ class Serve(Verb):
         access = Access() if loopback else Access(hosts=None, token=token)
         limits = Limits(sessions=self.sessions, queue=self.queue)
         app = build_app(bundles, Scheduler(limits), access)
-        print(f"open http://{self.host}:{self.port}/{f'#token={token}' if token else ''}", flush=True)
-        uvicorn.run(
+        config = uvicorn.Config(
             app,
             host=self.host,
             port=self.port,
@@ -80,4 +79,10 @@ class Serve(Verb):
             ws_max_size=limits.message_bytes,
             timeout_graceful_shutdown=3,
         )
+        server = uvicorn.Server(config)
+        # uvicorn stops gracefully, then raises the signal again for us: an ordered stop is no failure.
+        signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
+        print(f"open http://{self.host}:{self.port}/{f'#token={token}' if token else ''}", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.run()
         return 0
