@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from understudy import __version__, cli, experiment
+from understudy.clips import decode_mp4
 from understudy.collection.collect import CollectReport
 from understudy.collection.store import ClipStore
 from understudy.commands.base import RecipeVerb
@@ -210,8 +211,9 @@ def test_generate_draws_every_prompt(start: Path, tmp_path: Path, understudy: Ru
 
 def test_generate_passes_everything_on(understudy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = stub(monkeypatch, "generate", [Path("a.mp4")])
-    options = "--out o --seconds 2.5 --seed 3 --per-prompt 4 --window 5 --sink 1 --threads 2"
-    assert understudy("generate", "builtin:frame", "a", "b", *options.split()).out == "a.mp4\n"
+    options = "--out o --seconds 2.5 --seed 3 --per-prompt 4 --window 5 --sink 1 --threads 2 --given g.png"
+    switch = ("--switch", "8s: a  blue ball", "9:c")
+    assert understudy("generate", "builtin:frame", "a", "b", *options.split(), *switch).out == "a.mp4\n"
     assert calls == [
         {
             "bundle": "builtin:frame",
@@ -223,8 +225,16 @@ def test_generate_passes_everything_on(understudy: Run, monkeypatch: pytest.Monk
             "window": 5,
             "sink": 1,
             "threads": 2,
+            "switches": ((8.0, "a blue ball"), (9.0, "c")),
+            "given": Path("g.png"),
         }
     ]
+
+
+def test_generate_streams_to_standard_output(start: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert cli.main(["generate", str(start), "a", "--stream", "-", "--seconds", "3", "--window", "4"]) == 0
+    clip = decode_mp4(capfdbinary.readouterr().out)
+    assert (clip.frames.shape, clip.fps) == ((36, 16, 16, 3), 12.0)
 
 
 def test_evaluate_takes_a_run_folder(tmp_path: Path, understudy: Run, monkeypatch: pytest.MonkeyPatch) -> None:

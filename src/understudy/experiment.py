@@ -3,10 +3,11 @@
 import ctypes
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,12 +33,13 @@ from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, 
 from understudy.evaluation.redraw import in_own_look
 from understudy.evaluation.report import write_report
 from understudy.files import ensure_folder, write_json_atomic, write_text_atomic
+from understudy.mp4 import FragmentedMp4, Frames
 from understudy.prompts import prompt_id, read_prompts
 from understudy.recipes import dump, load_recipe
 from understudy.runlog import RunLog, verdicts
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
-from understudy.students.generate import draw_clips, draw_long_clip
+from understudy.students.generate import draw_clips, draw_long_clip, read_given, stream_clip
 from understudy.students.lora import has_adapter, merged, save_adapter
 from understudy.students.umt5 import UMT5Text
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher
@@ -56,6 +58,7 @@ __all__ = [
     "generate",
     "held_out_prompts",
     "run",
+    "stream",
     "training_prompts",
 ]
 
@@ -447,6 +450,8 @@ def generate(
     window: int | None,
     sink: int | None,
     threads: int,
+    switches: Sequence[tuple[float, str]] = (),
+    given: Path | None = None,
 ) -> list[Path]:
     """Write ``per_prompt`` mp4 files for every prompt into ``out`` and return their paths.
 
@@ -455,19 +460,48 @@ def generate(
     """
     if not prompts:
         raise ConfigError("there are no prompts: give them as arguments or with --prompts FILE")
-    if threads:
-        torch.set_num_threads(threads)
-    student = load_bundle(bundle).with_window(window, sink)
+    student, first = _generator(bundle, window, sink, threads, given)
     length = seconds if seconds is not None else student.form.frames / student.form.fps
     ensure_folder(out)
     paths = []
     for prompt in prompts:
         for take in range(per_prompt):
-            clip = draw_long_clip(student, prompt, seed + take, length)
+            clip = draw_long_clip(student, prompt, seed + take, length, switches, first)
             path = out / f"{prompt_id(prompt)}-{seed + take}.mp4"
             write_mp4(path, clip)
             paths.append(path)
     return paths
+
+
+def stream(
+    bundle: str,
+    prompt: str,
+    seconds: float | None,
+    seed: int,
+    window: int | None,
+    sink: int | None,
+    threads: int,
+    switches: Sequence[tuple[float, str]] = (),
+    given: Path | None = None,
+) -> Iterator[bytes]:
+    """Yield one clip as fragmented mp4, a piece for every block as it is drawn; ``seconds`` None goes on for ever."""
+    student, first = _generator(bundle, window, sink, threads, given)
+    blocks = stream_clip(student, prompt, seed, math.inf if seconds is None else seconds, switches, first)
+    writer = FragmentedMp4(student.form.height, student.form.width, student.form.fps)
+    header = writer.header
+    for frames in blocks:  # nothing is written before the first block is there: an error leaves no half video
+        yield header + writer.push(frames)
+        header = b""
+
+
+def _generator(
+    bundle: str, window: int | None, sink: int | None, threads: int, given: Path | None
+) -> tuple[Bundle, Frames | None]:
+    """Return the student to generate with and the frames it goes on from."""
+    if threads:
+        torch.set_num_threads(threads)
+    student = load_bundle(bundle).with_window(window, sink)
+    return student, None if given is None else read_given(given, student.form)
 
 
 def describe(config: RunConfig) -> list[str]:

@@ -8,6 +8,7 @@ from understudy.commands.export import Export
 from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
+from understudy.commands.serve import Serve
 from understudy.commands.store import StoreExport, StoreImport, StoreList, StorePack, StoreShow, StoreVerify
 from understudy.commands.world import WorldServe
 
@@ -15,6 +16,7 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "collect": Collect,
     "train": Train,
     "generate": Generate,
+    "serve": Serve,
     "evaluate": Evaluate,
     "report": Report,
     "bench": Bench,

@@ -1,8 +1,10 @@
 """The verb generate: clips of one's prompts as mp4 files."""
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -31,6 +33,12 @@ class Generate(Verb):
     """Latent frames that are attended to, own block and sink included; 0: all."""
     sink: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the student's own)")] = None
     """First latent frames that stay visible when the window rolls."""
+    switch: Annotated[tuple[str, ...], arg(metavar='TIME:"PROMPT"...', help_behavior_hint="")] = ()
+    """Turn to another prompt on the way, as in 8s:"a large blue ball bounces"; several may follow one another."""
+    given: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """An image (PNG, JPEG, WebP) or an mp4 to go on from."""
+    stream: Annotated[Literal["-"] | None, arg(metavar="-", help_behavior_hint="")] = None
+    """Write one clip as fragmented mp4 to standard output while it is drawn; without --seconds it never ends."""
     threads: Annotated[int, arg(metavar="N")] = 1
     """Torch threads; 0 leaves the choice to torch."""
 
@@ -38,6 +46,8 @@ class Generate(Verb):
         'understudy generate builtin:frame "a small red ball is dropped"',
         'understudy generate runs/quickstart "a large blue ball is thrown to the left" --per-prompt 4 --out clips',
         "understudy generate runs/quickstart --prompts prompts.txt --seconds 10 --window 8 --sink 1",
+        'understudy generate builtin:frame "a small red ball is dropped" --stream - --window 8 --switch 8s:"a large blue '
+        'ball bounces" | ffplay -',
     )
 
     def do(self) -> int:
@@ -57,6 +67,9 @@ class Generate(Verb):
         prompts += read_prompts(self.prompts) if self.prompts is not None else []
         if not prompts:
             raise UsageError('there are no prompts; give them after the bundle, in quotes, or with "--prompts FILE"')
+        switches = tuple(_switch(text) for text in self.switch)
+        if self.stream is not None:
+            return self._stream(prompts, switches)
         from understudy import experiment
 
         paths = experiment.generate(
@@ -69,7 +82,48 @@ class Generate(Verb):
             window=self.window,
             sink=self.sink,
             threads=self.threads,
+            switches=switches,
+            given=self.given,
         )
         for path in paths:
             print(path)
         return 0
+
+    def _stream(self, prompts: Sequence[str], switches: Sequence[tuple[float, str]]) -> int:
+        """Write the one clip to standard output as it is drawn."""
+        if len(prompts) != 1 or self.per_prompt != 1:
+            raise UsageError(f"--stream writes one clip, not {len(prompts) * self.per_prompt}; give one prompt")
+        if sys.stdout.isatty():
+            raise UsageError("--stream writes video to standard output: pipe it into a player, as in `| ffplay -`")
+        from understudy import experiment
+
+        for piece in experiment.stream(
+            bundle=self.bundle,
+            prompt=prompts[0],
+            seconds=self.seconds,
+            seed=self.seed,
+            window=self.window,
+            sink=self.sink,
+            threads=self.threads,
+            switches=switches,
+            given=self.given,
+        ):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        return 0
+
+
+def _switch(text: str) -> tuple[float, str]:
+    """Read ``8s:PROMPT`` as (seconds, prompt)."""
+    from understudy.prompts import normalise
+
+    time, colon, prompt = text.partition(":")
+    try:
+        seconds = float(time.strip().removesuffix("s"))
+    except ValueError:
+        seconds = -1.0
+    if not colon or not 0 <= seconds < float("inf") or not normalise(prompt):
+        raise UsageError(
+            f'--switch {text!r} is not a time and a prompt; write it as in --switch 8s:"a blue ball bounces"'
+        )
+    return seconds, normalise(prompt)

@@ -21,12 +21,13 @@ import numpy as np
 from av.packet import Packet
 
 from understudy import decoding
-from understudy.clips import ClipForm, Frames, nearest_frames, resize
+from understudy.clips import ClipForm, nearest_frames, resize
 from understudy.decoding import Limits
 from understudy.errors import ClipError
 from understudy.ingest.c2pa import read_manifest
 from understudy.ingest.facts import VideoFacts
 from understudy.ingest.marks import Marks
+from understudy.mp4 import Frames
 
 
 def main() -> None:

@@ -128,18 +128,24 @@ class StudentModule(nn.Module):
         """Words its own text encoder knows; empty when that takes any word."""
         return ()
 
-    @property
-    def history_frames(self) -> int:
-        """Latent frames of the past that can matter to it."""
-        return int(self.spec.window or self.spec.max_frames)
+    def remembered(self, past: Sequence[Tensor]) -> list[Tensor]:
+        """Return the blocks of ``past`` [B, b, C, h, w] that can matter to it: those of the sink, and the latest."""
+        kept, sinks = list(past), 0
+        while sum(block.shape[1] for block in kept[:sinks]) < self.spec.sink and sinks < len(kept):
+            sinks += 1
+        while len(kept) > sinks and sum(block.shape[1] for block in kept) > (self.spec.window or self.spec.max_frames):
+            kept.pop(sinks)
+        return kept
 
     def recache(self, past: Sequence[Tensor], text: Any, seen: int) -> Any:
-        """Return the cache of the last blocks ``past`` [B, b, C, h, w] of ``seen`` frames, as if ``text`` had held then.
+        """Return the cache of the ``remembered`` blocks of ``seen`` frames, as if ``text`` had held when they were drawn.
 
         This is how a prompt changes during a rollout (LongLive, 2509.22622, KV recache).
         """
-        cache = replace(self.empty_cache(), seen=seen - sum(block.shape[1] for block in past))
+        cache, forgotten = self.empty_cache(), seen - sum(block.shape[1] for block in past)
         for block in past:
+            if forgotten and cache.frames >= self.spec.sink:  # what is forgotten lies between the sink and the rest
+                cache, forgotten = replace(cache, seen=cache.seen + forgotten), 0
             cache = self.commit(block, text, cache)
         return cache
 

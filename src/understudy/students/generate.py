@@ -1,14 +1,21 @@
 """Clips from a student: finished ones in batches, or one of any length decoded as it is drawn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from understudy.clips import Clip
-from understudy.codecs.base import latent_frames, to_frames
+from understudy.clips import Clip, ClipForm, decode_image, is_picture, read_file, resample
+from understudy.codecs.base import latent_frames, to_frames, to_tensor
 from understudy.errors import ConfigError
+from understudy.ingest.guard import probe, read_clip
+from understudy.mp4 import Frames
+from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle
 from understudy.students.rollout import SeededNoise, roll_clip, rollout
 
@@ -27,27 +34,149 @@ def draw_clips(bundle: Bundle, prompts: Sequence[str], seeds: Sequence[int], bat
     return clips
 
 
-@torch.no_grad()
-def draw_long_clip(bundle: Bundle, prompt: str, seed: int, seconds: float) -> Clip:
-    """Return one clip of ``seconds``, decoded block by block; needs a window past the trained length.
+@dataclass(frozen=True)
+class Drawn:
+    """One block of a clip: uint8 frames [T, H, W, 3], and the size of the cache it was drawn with."""
+
+    frames: Frames
+    cache_bytes: int
+
+
+class ClipStream(Iterator[Drawn]):
+    """One clip decoded block by block as it is drawn; its prompt can be changed on the way.
+
+    Args:
+        bundle: the student.
+        prompt: what to show at first.
+        seed: of all noise; the same seed and the same switches give the same frames.
+        frames: pixel frames to draw, rounded up to whole blocks; None goes on for ever, and needs a window.
+        given: frames uint8 [T, H, W, 3] of the student's size to go on from: an image (T = 1, held for one block) or a
+            clip at its rate, of which the whole blocks that fit into the trained length are taken.
+
+    Raises:
+        ConfigError: the length is past the trained one and the student has no window, or ``given`` has another size.
+    """
+
+    def __init__(
+        self, bundle: Bundle, prompt: str, seed: int, frames: int | None = None, given: Frames | None = None
+    ) -> None:
+        student, codec, spec = bundle.student, bundle.codec, bundle.student.spec
+        latents = None if frames is None else latent_frames(codec, frames)
+        if (latents is None or latents > spec.max_frames) and not spec.window:
+            longest = (codec.first_frames + (spec.max_frames - 1) * codec.frames_per_latent) / bundle.form.fps
+            asked = "an endless clip" if frames is None else f"{frames / bundle.form.fps:g} s"
+            raise ConfigError(
+                f"{asked} is longer than the {longest:.2f} s this student was trained on: "
+                f"give a window of at most {spec.max_frames} latent frames (--window {spec.max_frames}) to roll its cache"
+            )
+        self._bundle = bundle
+        self._decoder = codec.stream()
+        self._turned: str | None = None
+        self._cache_bytes = 0
+        with torch.no_grad():
+            first = None if given is None else _given_latents(bundle, given)
+            text = student.encode_text([prompt])
+        noise = SeededNoise([seed])
+        self._blocks = rollout(student, text, 1, bundle.levels, noise, latents, given=first, switch=self._ask)
+
+    def switch(self, prompt: str) -> None:
+        """Turn to another prompt from the next block on."""
+        self._turned = prompt
+
+    def __next__(self) -> Drawn:
+        """Draw the next block; StopIteration after the last."""
+        block = next(self._blocks)
+        with torch.no_grad():
+            return Drawn(to_frames(self._decoder.push(block))[0], self._cache_bytes)
+
+    def _ask(self, _: int, cache: Any) -> Any:
+        self._cache_bytes = _nbytes(cache)
+        prompt, self._turned = self._turned, None
+        return None if prompt is None else self._bundle.student.encode_text([prompt])
+
+
+def _nbytes(value: Any) -> int:
+    """Return the bytes of all tensors in a student's cache."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if is_dataclass(value):
+        value = vars(value)
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else ()
+    return sum(map(_nbytes, parts))
+
+
+def _given_latents(bundle: Bundle, given: Frames) -> Tensor:
+    """Return the latents [1, F, C, h, w] of whole blocks of given frames."""
+    size = (bundle.form.height, bundle.form.width)
+    if given.shape[1:] != (*size, 3) or not len(given):
+        raise ConfigError(f"given frames are {list(given.shape)}; this student needs [T, {size[0]}, {size[1]}, 3]")
+    codec, spec = bundle.codec, bundle.student.spec
+    taken = 0  # pixel frames of the whole blocks that fit, at least of the first
+    latents = 0
+    for block in block_sizes(bundle.student, spec.max_frames):
+        frames = codec.first_frames + (latents + block - 1) * codec.frames_per_latent
+        if taken and (frames > len(given) or latents + block > spec.max_frames):
+            break
+        taken, latents = frames, latents + block
+    if len(given) < taken:  # an image, or too short a clip: its last frame is held
+        given = np.concatenate([given, np.repeat(given[-1:], taken - len(given), axis=0)])
+    return codec.encode(to_tensor(given[:taken])[None].to(codec.device))
+
+
+def read_given(path: str | Path, form: ClipForm) -> Frames:
+    """Return a picture (PNG, JPEG, WebP) or video file as frames [T, H, W, 3] of ``form``'s size and rate to start from.
+
+    Raises:
+        ClipError: it is neither, damaged, or too large.
+    """
+    data = read_file(path)
+    if is_picture(data):
+        still = Clip(decode_image(data, str(path)), form.fps)
+        return resample(still, form.fps, 1, (form.height, form.width)).frames
+    frames = max(1, min(form.frames, math.floor(probe(path).seconds * form.fps)))
+    return read_clip(path, replace(form, frames=frames)).frames
+
+
+def stream_clip(
+    bundle: Bundle,
+    prompt: str,
+    seed: int,
+    seconds: float,
+    switches: Sequence[tuple[float, str]] = (),
+    given: Frames | None = None,
+) -> Iterator[Frames]:
+    """Yield the frames [T, H, W, 3] of one clip of ``seconds`` (infinity: without end) block by block, as they are drawn.
+
+    ``switches`` are (seconds, prompt): from the first block that starts at this time or later, the prompt is this one.
+    See ``ClipStream`` for the rest.
 
     Raises:
         ConfigError: the length is not positive, or is past the trained one and the student has no window.
     """
-    if not seconds > 0 or not math.isfinite(seconds):
+    if not seconds > 0:
         raise ConfigError(f"seconds must be a positive number, got {seconds}")
-    frames = max(1, round(seconds * bundle.form.fps))
-    latents = latent_frames(bundle.codec, frames)
-    spec = bundle.student.spec
-    if latents > spec.max_frames and not spec.window:
-        codec = bundle.codec
-        longest = (codec.first_frames + (spec.max_frames - 1) * codec.frames_per_latent) / bundle.form.fps
-        raise ConfigError(
-            f"{seconds:g} s is longer than the {longest:.2f} s this student was trained on: "
-            f"give a window of at most {spec.max_frames} latent frames (--window {spec.max_frames}) to roll its cache"
-        )
-    text = bundle.student.encode_text([prompt])
-    decoder = bundle.codec.stream()
-    blocks = rollout(bundle.student, text, 1, bundle.levels, SeededNoise([seed]), latents)
-    video = np.concatenate([to_frames(decoder.push(block))[0] for block in blocks])
-    return Clip(video[:frames], bundle.form.fps)
+    endless = math.isinf(seconds)
+    left = None if endless else max(1, round(seconds * bundle.form.fps))
+    stream = ClipStream(bundle, prompt, seed, left, given)
+    coming = sorted(switches, key=lambda switch: switch[0])
+    drawn = 0
+    while left is None or drawn < left:
+        while coming and drawn >= coming[0][0] * bundle.form.fps - 1e-6:
+            stream.switch(coming.pop(0)[1])
+        frames = next(stream).frames
+        yield frames if left is None else frames[: left - drawn]
+        drawn += len(frames)
+
+
+def draw_long_clip(
+    bundle: Bundle,
+    prompt: str,
+    seed: int,
+    seconds: float,
+    switches: Sequence[tuple[float, str]] = (),
+    given: Frames | None = None,
+) -> Clip:
+    """Return one clip of ``seconds``, decoded block by block; see ``stream_clip``."""
+    if math.isinf(seconds):
+        raise ConfigError(f"seconds must be a positive number, got {seconds}")
+    return Clip(np.concatenate(list(stream_clip(bundle, prompt, seed, seconds, switches, given))), bundle.form.fps)

@@ -21,6 +21,8 @@ Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 """(block index, step index, shape [B, b, C, h, w]) -> standard normal noise; recorded draws do as well."""
 OnState = Callable[[int, Tensor, Tensor], None]
 """(step index, state x_t [B, b, C, h, w], its levels [B, b]): told what the sampler visits, block by block."""
+Switch = Callable[[int, Any], Any]
+"""(block index, cache) -> the conditioning to go on with, or None to keep the one that holds."""
 
 
 class SeededNoise:
@@ -64,7 +66,7 @@ def rollout(
     start: Start | None = None,
     on_state: OnState | None = None,
     given: Tensor | None = None,
-    switch: Callable[[int], Any] | None = None,
+    switch: Switch | None = None,
 ) -> Iterator[Tensor]:
     """Yield clean latent blocks [B, b, C, h, w], ``frames`` latent frames in all, or without end.
 
@@ -79,8 +81,8 @@ def rollout(
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
         on_state: told every noised state x_t the sampler visits.
         given: clean first frames [B, f, C, h, w] in whole blocks (image or video to video); they are yielded as they are.
-        switch: asked before every block for another conditioning; None keeps the one that holds. The past is cached
-            anew under a new one. Needs a student with ``recache``.
+        switch: asked before every block for another conditioning. The past is cached anew under a new one: the picture
+            goes on, what it attends to says the new prompt. Needs a student with ``recache``.
 
     Raises:
         ConfigError: ``start`` is too short or ``given`` ends inside a block.
@@ -92,12 +94,11 @@ def rollout(
     while frames is None or drawn < frames:
         size = block_size(student, index)
         shape = (batch, size, *student.latent_shape)
-        changed = None if switch is None else switch(index)
-        if changed is not None and changed is not text:
-            text = changed
-            cache = student.recache(history, text, drawn) if history else cache  # type: ignore[attr-defined]
-        elif previous is not None:  # committing late spares the pass after a finite clip's last block
+        if previous is not None:  # committing late spares the pass after a finite clip's last block
             cache = student.commit(previous, text, cache)
+        changed = None if switch is None else switch(index, cache)
+        if changed is not None and changed is not text:
+            text, cache = changed, student.recache(history, changed, drawn)  # type: ignore[attr-defined]
         if start is not None and drawn + size > start.latents.shape[1]:
             raise ConfigError(
                 f"a start of {start.latents.shape[1]} latent frames ends before frame {drawn + size} of the "
@@ -116,9 +117,7 @@ def rollout(
         previous = x0
         index, drawn = index + 1, drawn + size
         if switch is not None:
-            history.append(x0)
-            while sum(block.shape[1] for block in history) > student.history_frames:  # type: ignore[attr-defined]
-                history.pop(0)
+            history = student.remembered([*history, x0])  # type: ignore[attr-defined]
 
 
 def _draw_block(

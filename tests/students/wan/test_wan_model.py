@@ -194,7 +194,7 @@ def test_prompt_switch_recaches_the_past() -> None:
     noise = SeededNoise([1])
     plain = list(rollout(student, first, 1, (1.0, 0.5), noise, 8))
     switched = list(
-        rollout(student, first, 1, (1.0, 0.5), SeededNoise([1]), 8, switch=lambda i: second if i == 2 else None)
+        rollout(student, first, 1, (1.0, 0.5), SeededNoise([1]), 8, switch=lambda i, _: second if i == 2 else None)
     )
     assert torch.equal(torch.cat(plain[:2]), torch.cat(switched[:2]))
     assert gap(switched[2], plain[2]) > 1e-3

@@ -1,0 +1,1 @@
+"""Streaming server: one scheduler, a page for the browser, a WebSocket protocol."""
