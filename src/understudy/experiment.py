@@ -36,6 +36,8 @@ from understudy.recipes import dump, load_recipe
 from understudy.runlog import RunLog, verdicts
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
+from understudy.students.checkpoints.read import names_public_checkpoint
+from understudy.students.checkpoints.start import public_bundle
 from understudy.students.generate import draw_clips, draw_long_clip
 from understudy.students.lora import has_adapter, merged, save_adapter
 from understudy.students.umt5 import UMT5Text
@@ -237,7 +239,14 @@ def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
     codec, text = config.student.codec, config.student.text
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
-    bundle = load_bundle(config.student.start, placed)
+    if config.student.preset is not None or names_public_checkpoint(config.student.start):
+        bundle = public_bundle(config.student, placed)
+    elif config.student.size is not None or config.student.frames is not None:
+        raise ConfigError(
+            "student.size and student.frames are for public checkpoints: a bundle has a clip form of its own"
+        )
+    else:
+        bundle = load_bundle(config.student.start, placed)
     if text is not None:
         bundle.student.use_text(UMT5Text(text.path, text.cache, text.length, text.dtype, config.device))
     if config.student.window is not None or config.student.sink is not None:
@@ -392,11 +401,12 @@ def evaluate(run_folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{run_folder} holds no finished run: run `understudy train` with its recipe first")
     config = load_recipe(run_folder / "config.yaml", ()).model_copy(update={"out": run_folder})
     log = RunLog(run_folder)
-    measuring = evaluator(config, load_start(config))
+    bundle = load_start(config)
+    measuring = evaluator(config, bundle)
     main = main_arm(config)
     for name in ("start", *config.compare, main):
-        folder = {"start": config.student.start, main: str(run_folder / "student")}.get(name)
-        student = load_bundle(folder or run_folder / "arms" / name).student
+        folder = run_folder / "student" if name == main else run_folder / "arms" / name
+        student = bundle.student if name == "start" else load_bundle(folder, bundle.codec).student.to(config.device)
         log.results.pop(name, None)
         log.once(name, lambda name=name, student=student: measuring.student(name, student))  # type: ignore[misc]
     log.results.pop("teacher", None)

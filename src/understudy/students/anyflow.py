@@ -136,7 +136,7 @@ class AnyFlowStudent(StudentModule):
         return {**asdict(self.spec), "partition": list(self.spec.partition)}
 
     @property
-    def blocks(self) -> tuple[int, ...]:
+    def block_list(self) -> tuple[int, ...]:
         """Latent frames of each block."""
         return self.spec.partition
 
