@@ -105,7 +105,7 @@ opened.clear()
 read = Guard.read  # clips are opened by another process
 Guard.read = lambda self, path, form=None, source=None: opened.append(str(path)) or read(self, path, form, source)
 bundle = experiment.load_start(config)
-pairs = experiment._collected(config, experiment.training_prompts(config), 1, config.clips.store, bundle.form)
+pairs = experiment.collected(config, experiment.training_prompts(config), 1, config.clips.store, bundle.form)
 data = teacher_clips(pairs, bundle.form, bundle.codec)
 log = experiment.RunLog(experiment.ensure_folder(config.out))
 experiment._train_arm(config, "afd", data, bundle, log)

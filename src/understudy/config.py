@@ -1,7 +1,7 @@
 """One typed, frozen description of a run. Unknown keys are errors; the resolved description is saved beside the run."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,6 +37,64 @@ class FolderTeacherConfig(Section):
     kind: Literal["folder"] = "folder"
     path: Path
     """Folder of mp4 files with prompts.csv (file,prompt), prompts.jsonl or one .txt beside each file."""
+
+
+class TermsConfig(Section):
+    """What the teacher's terms say about training on its outputs, as you have read them."""
+
+    training: Literal["yes", "no", "conditional", "unknown"]
+    """Whether they allow it."""
+    note: str = Field(min_length=1)
+    """What they say, in a sentence."""
+    url: str = ""
+    """Where they say it."""
+    checked: str = ""
+    """When you read them, as 2026-11-01."""
+
+
+class RequestConfig(Section):
+    """What is asked of a teacher that is not the embedded world."""
+
+    frames: int = Field(81, ge=1)
+    """Frames asked for."""
+    fps: float = Field(16.0, gt=0)
+    """Frames per second asked for."""
+    width: int = Field(832, ge=16)
+    """Pixels asked for."""
+    height: int = Field(480, ge=16)
+    """Pixels asked for."""
+    terms: TermsConfig | None = None
+    """What the terms say; null: what is known of the teacher (`understudy collect` prints it)."""
+
+
+class ApiTeacherConfig(RequestConfig):
+    """A service or server over HTTP that takes jobs; needs the extra [api]."""
+
+    kind: Literal["api"] = "api"
+    shape: str = "openai-videos"
+    """How it wants to be asked: openai-videos, openrouter, fal, ark, minimax, replicate, or a YAML file like shapes.yaml."""
+    model: str = ""
+    """The model's name there."""
+    url: str | None = None
+    """Its address; null: the service's own."""
+    key_env: str | None = None
+    """Environment variable, or keyring entry of `understudy`, that holds the key; null: the service's usual one."""
+    body: dict[str, Any] = {}
+    """Fields of the request, on top of the shape's; null leaves one out."""
+    wire: dict[str, Any] = {}
+    """Changes of the shape itself."""
+    idempotent: bool = False
+    """The server makes one job of requests with the same Idempotency-Key."""
+    plain_http: bool = False
+    """Allow http to this host although it is not this machine (a server in your own network)."""
+    max_megabytes: int = Field(512, ge=1)
+    """Largest clip that is taken."""
+    price_per_clip: float | None = Field(None, ge=0)
+    """What one clip costs; 0 for your own server."""
+    price_per_second: float | None = Field(None, ge=0)
+    """What one second of video costs."""
+    currency: str = "USD"
+    """What prices and the budget count in."""
 
 
 class WorldPromptsConfig(Section):
@@ -134,6 +192,27 @@ class UMT5Config(Section):
     """Tokens a prompt is cut or filled up to."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the encoder's weights and arithmetic."""
+
+
+class CollectionConfig(Section):
+    """How a teacher is asked. None of this makes another run."""
+
+    concurrency: int | None = Field(None, ge=1, le=256)
+    """Jobs at the same time; null: 2 for services and servers, 1 otherwise."""
+    per_minute: float | None = Field(None, gt=0)
+    """Submissions per minute at most; null: no limit."""
+    poll: float = Field(2.0, gt=0)
+    """Seconds between two questions about one job."""
+    attempts: int = Field(2, ge=1)
+    """Submissions per clip and collection: what the teacher lost or failed is asked for again, and may cost again."""
+    timeout: float = Field(3600.0, gt=0)
+    """Seconds after which a job counts as lost."""
+    budget: float | None = Field(None, ge=0)
+    """Money the teacher may cost in this store, over all collections; null: no limit."""
+    budget_clips: int | None = Field(None, ge=0)
+    """Jobs it may be given in this store, over all collections; null: no limit."""
+    permission: str = ""
+    """What permits you to train on the outputs where the terms forbid it or are unknown; goes into every record."""
 
 
 class StudentConfig(Section):
@@ -422,9 +501,12 @@ class RunConfig(Section):
     """Torch threads; 0 leaves the choice to torch. Two threads on busy cores can be ten times slower than one."""
     device: str = "cpu"
     """Torch device: cpu, cuda, cuda:1."""
-    teacher: Annotated[WorldTeacherConfig | FolderTeacherConfig, Field(discriminator="kind")] = WorldTeacherConfig()
+    teacher: Annotated[WorldTeacherConfig | FolderTeacherConfig | ApiTeacherConfig, Field(discriminator="kind")] = (
+        WorldTeacherConfig()
+    )
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()
+    collection: CollectionConfig = CollectionConfig()
     student: StudentConfig = StudentConfig()
     discriminator: Annotated[DiscriminatorConfig | VideoRewardConfig, Field(discriminator="kind")] = (
         DiscriminatorConfig()

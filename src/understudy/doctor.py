@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,8 @@ from understudy.recipes import load_recipe
 from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
 from understudy.students.generate import draw_clips
-from understudy.teachers.base import Teacher
+from understudy.teachers.base import JobTeacher, Teacher
+from understudy.teachers.build import clip_params
 from understudy.teachers.folder import FolderTeacher
 from understudy.teachers.world import grammar
 from understudy.teachers.world.teacher import WorldTeacher
@@ -106,7 +107,8 @@ def _wanted(config: RunConfig) -> set[str]:
     """Return the keys of the training clips, as a collection asks for them."""
     teacher = experiment.build_teacher(config)
     jobs = plan_jobs(experiment.training_prompts(config), config.clips.per_prompt, config.clips.seed)
-    return {record_key(teacher.name, job.prompt, {}, job.seed) for job in jobs}
+    asked = asdict(clip_params(config.teacher))
+    return {record_key(teacher.name, job.prompt, asked, job.seed) for job in jobs}
 
 
 def _records(config: RunConfig) -> list[ClipRecord]:
@@ -205,7 +207,7 @@ def _folder(path: Path, what: str) -> Findings:
 def _recipe(path: Path) -> Findings:
     config = load_recipe(path)
     yield Finding(True, "recipe", f"{path} is valid: {config.name}")
-    teacher: list[Teacher] = []
+    teacher: list[Teacher | JobTeacher] = []
     yield from _guarded("teacher", _teacher(config, teacher))
     yield from _guarded("prompts", _prompts(config, teacher[0] if teacher else None))
     bundle: list[Bundle] = []
@@ -220,12 +222,12 @@ def _recipe(path: Path) -> Findings:
         yield Finding(ok, what, advice)
 
 
-def _teacher(config: RunConfig, found: list[Teacher]) -> Findings:
+def _teacher(config: RunConfig, found: list[Teacher | JobTeacher]) -> Findings:
     found.append(experiment.build_teacher(config))
     yield Finding(True, "teacher", f"{found[0].name}; terms: {found[0].terms}")
 
 
-def _prompts(config: RunConfig, teacher: Teacher | None) -> Findings:
+def _prompts(config: RunConfig, teacher: Teacher | JobTeacher | None) -> Findings:
     training, held_out = experiment.training_prompts(config), experiment.held_out_prompts(config)
     for what, prompts in (("training prompts", training), ("held-out prompts", held_out)):
         refused = [reason for prompt in prompts if (reason := _refusal(teacher, prompt))]
@@ -242,7 +244,7 @@ def _prompts(config: RunConfig, teacher: Teacher | None) -> Findings:
         yield Finding(None, "evaluation.prompts", f"{config.evaluation.prompts}, but only {len(held_out)} are held out")
 
 
-def _refusal(teacher: Teacher | None, prompt: str) -> str | None:
+def _refusal(teacher: Teacher | JobTeacher | None, prompt: str) -> str | None:
     """Say why ``teacher`` refuses ``prompt``, as far as that can be told without asking for a clip."""
     if isinstance(teacher, WorldTeacher):
         try:

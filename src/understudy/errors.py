@@ -53,3 +53,29 @@ class MissingExtra(UnderstudyError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs packages that are not installed: pip install 'understudy[{extra}]'")
+
+
+class TransientError(TeacherError):
+    """A request to a teacher failed in a way that passes; asking again is right.
+
+    Attributes:
+        retry_after: seconds the teacher asked to wait, or None.
+        unsure: the request may have been carried out although no answer came.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None, unsure: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.unsure = unsure
+
+
+class JobForgotten(TeacherError):
+    """The teacher does not know a job it had accepted (it was restarted, or dropped it)."""
+
+
+class AssetGone(TeacherError):
+    """The address of a finished clip no longer works; asking for the job again may give a fresh one."""
+
+
+class TeacherStopped(TeacherError):
+    """No further job can succeed: the key is refused, the credit is used up, or the request itself is wrong."""

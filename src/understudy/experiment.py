@@ -20,11 +20,12 @@ from understudy.baselines import build_objective
 from understudy.clips import Clip, ClipForm, write_mp4
 from understudy.codecs.base import latent_frames, to_frames, to_tensor
 from understudy.codecs.wan import load_wan_codec
-from understudy.collection.collect import CollectReport, plan_jobs
+from understudy.collection.collect import CollectReport, Estimate, Policy, plan_jobs
 from understudy.collection.collect import collect as collect_jobs
 from understudy.collection.damage import damaged, limited
+from understudy.collection.ledger import Budget
 from understudy.collection.store import ClipStore
-from understudy.config import AFDConfig, DamageConfig, FolderTeacherConfig, RunConfig, WorldPromptsConfig
+from understudy.config import AFDConfig, DamageConfig, RunConfig, WorldPromptsConfig
 from understudy.discriminators.gauges import shortcut_warning
 from understudy.errors import CheckpointError, ConfigError
 from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
@@ -41,14 +42,14 @@ from understudy.students.checkpoints.start import public_bundle
 from understudy.students.generate import draw_clips, draw_long_clip
 from understudy.students.lora import has_adapter, merged, save_adapter
 from understudy.students.umt5 import UMT5Text
-from understudy.teachers.base import ClipParams, Teacher
-from understudy.teachers.folder import FolderTeacher
+from understudy.teachers.base import ClipParams, JobTeacher, Teacher
+from understudy.teachers.build import build, clip_params
 from understudy.teachers.world import grammar
-from understudy.teachers.world.teacher import WorldTeacher
 from understudy.training.data import TeacherClips, teacher_clips
 from understudy.training.loop import Arm, Interrupted, train
 
 __all__ = [
+    "ClipParams",
     "Interrupted",
     "build_teacher",
     "collect",
@@ -64,12 +65,9 @@ _EVALUATION_SEED = 10_000
 _Progress = Callable[[CollectReport], None]
 
 
-def build_teacher(config: RunConfig) -> Teacher:
+def build_teacher(config: RunConfig) -> Teacher | JobTeacher:
     """Return the black box that the recipe names; a world's true states go to a sealed folder beside the store."""
-    teacher = config.teacher
-    if isinstance(teacher, FolderTeacherConfig):
-        return FolderTeacher(teacher.path)
-    return WorldTeacher(teacher.look, teacher.size, teacher.fps, teacher.frames, teacher.poor, sealed_folder(config))
+    return build(config.teacher, sealed_folder(config))
 
 
 def sealed_folder(config: RunConfig) -> Path:
@@ -119,11 +117,46 @@ def held_out_prompts(config: RunConfig) -> list[str]:
     return [prompts[i] for i in sorted(order[: config.evaluation.prompts])]
 
 
-def collect(config: RunConfig, on_progress: _Progress | None = None) -> CollectReport:
-    """Collect the training clips that are still missing."""
-    store = ClipStore(config.clips.store, create=True)
-    jobs = plan_jobs(training_prompts(config), config.clips.per_prompt, config.clips.seed)
-    return collect_jobs(build_teacher(config), jobs, store, ClipParams(), on_progress)
+def collect(
+    config: RunConfig,
+    on_progress: _Progress | None = None,
+    approve: Callable[[Estimate], None] | None = None,
+    held_out: bool = False,
+    retry_unsure: bool = False,
+) -> CollectReport:
+    """Collect the training clips, or those for evaluation, that are still missing; see `understudy.collection`."""
+    settings = config.evaluation
+    prompts = held_out_prompts(config) if held_out else training_prompts(config)
+    per_prompt = settings.reference + settings.floor if held_out else config.clips.per_prompt
+    return collect_jobs(
+        build_teacher(config),
+        plan_jobs(prompts, per_prompt, config.clips.seed),
+        ClipStore(held_out_store(config) if held_out else config.clips.store, create=True),
+        clip_params(config.teacher),
+        on_progress,
+        policy(config, retry_unsure),
+        config.collection.permission,
+        approve,
+    )
+
+
+def held_out_store(config: RunConfig) -> Path:
+    """Return where the teacher's clips for evaluation are kept, apart from those that are trained on."""
+    return config.clips.store.parent / f"{config.clips.store.name}-held-out"
+
+
+def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
+    """Return how the recipe wants its teacher to be asked."""
+    settings = config.collection
+    return Policy(
+        concurrency=settings.concurrency or (2 if config.teacher.kind == "api" else 1),
+        per_minute=settings.per_minute,
+        poll=settings.poll,
+        attempts=settings.attempts,
+        timeout=settings.timeout,
+        budget=Budget(settings.budget, settings.budget_clips),
+        retry_unsure=retry_unsure,
+    )
 
 
 def collected(
@@ -135,7 +168,7 @@ def collected(
     """
     teacher, store = build_teacher(config), ClipStore(store_path, create=True)
     jobs = plan_jobs(prompts, per_prompt, config.clips.seed)
-    collect_jobs(teacher, jobs, store, ClipParams())
+    collect_jobs(teacher, jobs, store, clip_params(config.teacher), None, policy(config), config.collection.permission)
     wanted = {(job.prompt, job.seed) for job in jobs}
     records = [r for r in store.records() if r.teacher == teacher.name and (r.prompt, r.seed) in wanted]
     done = sorted((r for r in records if r.status == "done"), key=lambda r: (r.prompt, r.seed))
@@ -214,10 +247,8 @@ def training_clips(config: RunConfig, form: ClipForm) -> list[tuple[str, Clip]]:
 
 def collect_held_out(config: RunConfig, form: ClipForm | None = None) -> list[tuple[str, Clip]]:
     """Return (prompt, clip) pairs of the held-out prompts, asking the teacher for those still missing."""
-    store = config.clips.store.parent / f"{config.clips.store.name}-held-out"
-    return collected(
-        config, held_out_prompts(config), config.evaluation.reference + config.evaluation.floor, store, form
-    )
+    per_prompt = config.evaluation.reference + config.evaluation.floor
+    return collected(config, held_out_prompts(config), per_prompt, held_out_store(config), form)
 
 
 def evaluator(config: RunConfig, bundle: Bundle) -> Evaluator:
@@ -349,7 +380,7 @@ def _train_arm(config: RunConfig, name: str, data: TeacherClips, bundle: Bundle,
 
 def config_hash(config: RunConfig) -> str:
     """Return a hash of what decides a run's results: everything but where it is written and on how many threads."""
-    values = config.model_dump(mode="json", exclude={"out", "threads", "device"})
+    values = config.model_dump(mode="json", exclude={"out", "threads", "device", "collection"})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,23 +1,31 @@
 """Asking a teacher for every clip that is still wanted; stopped at any moment, it goes on where it was."""
 
-import sys
+import queue
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from understudy.collection.ledger import Budget, JobRow, Ledger
+from understudy.collection.pace import Pace, Stopped
+from understudy.collection.progress import CollectReport, console, describe
 from understudy.collection.store import ClipStore, record_key
-from understudy.errors import ClipError, ConfigError, PromptRejected, TeacherError
+from understudy.collection.worker import Ending, Policy, Worker
+from understudy.errors import ConfigError, TeacherError, TeacherStopped
 from understudy.files import sha256_hex
-from understudy.ingest.guard import probe_bytes
 from understudy.prompts import normalise
-from understudy.teachers.base import ClipParams, Teacher
+from understudy.teachers.base import ClipParams, JobTeacher, Teacher, Terms, as_jobs
+
+__all__ = ["CollectReport", "Estimate", "Job", "Policy", "collect", "describe", "permitted", "plan_jobs"]
 
 _MAX_PER_PROMPT = 2**20
-_PLAIN_EVERY_SECONDS = 10.0
+_ELSEWHERE_SECONDS = 0.5
+_GOODBYE_SECONDS = 5.0
+
+_Show = Callable[[CollectReport], None]
+_Result = tuple[Ending, str]
 
 
 @dataclass(frozen=True)
@@ -34,25 +42,41 @@ class Job:
 
 
 @dataclass(frozen=True)
-class CollectReport:
-    """How far a collection is.
+class Estimate:
+    """What a collection may cost, for a user to approve before the first request.
 
     Attributes:
-        total: jobs in all.
-        done: clips collected by this call.
-        skipped: jobs that were on record already, as a clip or as a rejection.
-        rejected: jobs the teacher refused during this call.
+        teacher: its name.
+        clips: clips to be asked for.
+        price: of one clip; None when nobody knows.
+        currency: what prices count in.
+        spent: what the teacher has cost in this store so far.
+        budget: the limits that apply.
     """
 
-    total: int
-    done: int = 0
-    skipped: int = 0
-    rejected: int = 0
+    teacher: str
+    clips: int
+    price: float | None
+    currency: str
+    spent: float
+    budget: Budget
 
-    @property
-    def settled(self) -> int:
-        """Jobs that need no more asking."""
-        return self.done + self.skipped + self.rejected
+    def __str__(self) -> str:
+        """Return it as one line."""
+        parts = [f"{self.clips} clips to ask {self.teacher} for"]
+        if self.price is None:
+            parts.append("at a price that is not known (set teacher.price_per_second or teacher.price_per_clip)")
+        else:
+            parts.append(
+                f"at about {self.price:.4g} {self.currency} each: {self.clips * self.price:.2f} {self.currency}"
+            )
+        if self.spent:
+            parts.append(f"{self.spent:.2f} {self.currency} spent before")
+        if self.budget.money is not None:
+            parts.append(f"stopping before {self.budget.money:.2f} {self.currency} in all")
+        if self.budget.clips is not None:
+            parts.append(f"stopping after {self.budget.clips} jobs in all")
+        return ", ".join(parts)
 
 
 def plan_jobs(prompts: Sequence[str], per_prompt: int, seed: int) -> list[Job]:
@@ -77,160 +101,215 @@ def plan_jobs(prompts: Sequence[str], per_prompt: int, seed: int) -> list[Job]:
     return [Job(prompt, first[prompt] + index) for index in range(per_prompt) for prompt in unique]
 
 
+def permitted(terms: str | Terms, permission: str = "") -> str:
+    """Return what records say about the terms.
+
+    Raises:
+        ConfigError: the terms forbid training on the outputs, or nobody has read them, and there is no ``permission``
+            in words.
+    """
+    if isinstance(terms, str):
+        return terms
+    said = " ".join(permission.split())
+    if terms.training in ("no", "unknown") and len(said.split()) < 3:
+        raise ConfigError(
+            f"{terms}; this teacher is not asked unless you state, in a sentence, what permits you to train on its "
+            "outputs: collection.permission (or --permission), which is written into every record"
+        )
+    return f"{terms}; the user states: {said}" if said else str(terms)
+
+
 def collect(
-    teacher: Teacher,
+    teacher: Teacher | JobTeacher,
     jobs: Sequence[Job],
     store: ClipStore,
     params: ClipParams | None = None,
-    on_progress: Callable[[CollectReport], None] | None = None,
+    on_progress: _Show | None = None,
+    policy: Policy | None = None,
+    permission: str = "",
+    approve: Callable[[Estimate], None] | None = None,
 ) -> CollectReport:
-    """Ask ``teacher`` for every job that ``store`` has no record of, one after the other.
+    """Ask ``teacher`` for every job that ``store`` has no record of.
 
     Args:
         teacher: whom to ask.
         jobs: what to ask for.
-        store: where clips and rejections go, each as soon as it arrives.
+        store: where clips and rejections go, each as soon as it arrives; its ledger keeps the jobs.
         params: the clip wanted; None leaves all of it to the teacher.
         on_progress: told the report after every job; None shows progress on standard error.
+        policy: see `Policy`; None: its defaults.
+        permission: see `permitted`.
+        approve: given the estimate before the first request to a teacher that may cost money; raises when the user
+            does not want it. None: such a teacher is not asked.
 
     Raises:
-        TeacherError: the teacher failed, or sent an unusable clip twice. What came before is kept.
+        ConfigError: the terms or the user do not allow it.
+        TeacherError: a job failed, or the teacher cannot be asked. What came is kept.
         StoreError: the store cannot be written.
         KeyboardInterrupt: passed on with a message that says how many jobs are settled.
     """
-    params = ClipParams() if params is None else params
+    params, policy, work = params or ClipParams(), policy or Policy(), as_jobs(teacher)
     asked = {name: value for name, value in asdict(params).items() if value is not None}
-    report = CollectReport(total=len(jobs))
-    keys = [record_key(teacher.name, job.prompt, asked, job.seed) for job in jobs]
-    pending = [(job, key) for job, key in zip(jobs, keys, strict=True) if store.get(key) is None]
-    report = replace(report, skipped=len(jobs) - len(pending))
-    try:
-        with _console(report) if on_progress is None else _quiet(on_progress) as show:
+    wanted = {record_key(work.name, job.prompt, asked, job.seed): job for job in jobs}
+    pending = [key for key in wanted if store.get(key) is None]
+    report = CollectReport(total=len(jobs), skipped=len(jobs) - len(pending))
+    if not pending:
+        with _shown(on_progress, report) as show:
             show(report)
-            for job, key in pending:
-                report = _settle(teacher, job, key, store, params, asked, report)
+        return report
+    terms = permitted(work.terms, permission)
+    with Ledger(store.path, durable=not work.local) as ledger:
+        if not work.local:
+            _ask_user(work, params, policy, len(pending), ledger, approve)
+            report = _with_costs(report, work, ledger)
+        rows = [JobRow(key, work.name, normalise(wanted[key].prompt), asked, wanted[key].seed) for key in pending]
+        records = {key: record for key in wanted if (record := store.get(key)) is not None}
+        ledger.plan(rows, {key: "done" if record.clip else "rejected" for key, record in records.items()})
+        if policy.retry_unsure:
+            ledger.retry_unsure(pending)
+        pace = Pace(policy.per_minute, policy.first_wait, policy.longest_wait)
+        worker = Worker(work, store, ledger, pace, policy, params, terms)
+        problem = ""
+        try:
+            with _shown(on_progress, report) as show:
                 show(report)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"stopped: {report.settled} of {report.total} jobs are settled and kept; run it again to go on"
-        ) from None
+                for result in _results(worker, pending, policy, pace):
+                    if result is not None:
+                        report = _with_costs(_counted(report, result[0]), work, ledger)
+                        problem = problem or (result[1] if result[0] in ("failed", "expired", "left") else "")
+                    show(report)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped: {report.settled} of {report.total} jobs are settled and kept; run it again to go on"
+            ) from None
+    if problem:
+        raise TeacherError(
+            f"{report.failed} jobs failed and {report.left} are left of {report.total}, the first because: {problem}; "
+            f"{report.settled} are settled and kept; run it again to go on"
+        )
     return report
 
 
-def _settle(
-    teacher: Teacher,
-    job: Job,
-    key: str,
-    store: ClipStore,
+def _ask_user(
+    teacher: JobTeacher,
     params: ClipParams,
-    asked: dict[str, object],
-    report: CollectReport,
-) -> CollectReport:
-    """Bring one job on record and return the report that counts it."""
-    if store.get(key) is not None:  # a job given twice
-        return replace(report, skipped=report.skipped + 1)
-    try:
-        data, received = _ask(teacher, job, params)
-    except PromptRejected as error:
-        store.reject(
-            teacher=teacher.name,
-            prompt=job.prompt,
-            asked=asked,
-            seed=job.seed,
-            terms=teacher.terms,
-            reason=str(error),
+    policy: Policy,
+    clips: int,
+    ledger: Ledger,
+    approve: Callable[[Estimate], None] | None,
+) -> None:
+    """Let the user see what it may cost, unless it costs nothing."""
+    price = teacher.price(params)
+    if price is None and policy.budget.money is not None:
+        raise ConfigError(
+            "a budget in money needs to know what a clip costs: set teacher.price_per_second or teacher.price_per_clip"
         )
-        return replace(report, rejected=report.rejected + 1)
-    store.add(
-        teacher=teacher.name,
-        prompt=job.prompt,
-        asked=asked,
-        seed=job.seed,
-        terms=teacher.terms,
-        data=data,
-        received=received,
-    )
-    return replace(report, done=report.done + 1)
-
-
-def _ask(teacher: Teacher, job: Job, params: ClipParams) -> tuple[bytes, dict[str, object]]:
-    """Return a clip that decodes and what it is, asking a second time when the first does not decode."""
-    problem: ClipError | None = None
-    for _ in range(2):
-        data = teacher.generate(job.prompt, job.seed, params)
-        try:
-            return data, probe_bytes(data, "the clip that arrived").to_json()
-        except ClipError as error:
-            problem = error
-    raise TeacherError(
-        f"teacher {teacher.name} sent an unusable clip twice for prompt {job.prompt!r} (seed {job.seed}): {problem}"
-    )
-
-
-@contextmanager
-def _quiet(on_progress: Callable[[CollectReport], None]) -> Iterator[Callable[[CollectReport], None]]:
-    """Show progress by the caller's own means."""
-    yield on_progress
-
-
-@contextmanager
-def _console(start: CollectReport) -> Iterator[Callable[[CollectReport], None]]:
-    """Show progress on standard error: a bar on a terminal, otherwise a line now and then."""
-    begun = time.monotonic()
-    if not sys.stderr.isatty():
-        shown = begun - _PLAIN_EVERY_SECONDS
-
-        def line(report: CollectReport) -> None:
-            nonlocal shown
-            now = time.monotonic()
-            if now - shown >= _PLAIN_EVERY_SECONDS or report.settled == report.total:
-                shown = now
-                print(describe(report, now - begun), file=sys.stderr, flush=True)
-
-        yield line
+    if price == 0:
         return
-    columns = (
-        TextColumn("collecting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[rejected]} rejected"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=start.total, completed=start.settled, rate="", rejected=0)
-
-        def bar(report: CollectReport) -> None:
-            rate = _rate(report, time.monotonic() - begun)
-            progress.update(task, completed=report.settled, rate=rate, rejected=report.rejected)
-
-        yield bar
+    if approve is None:
+        raise ConfigError(
+            f"{clips} clips are missing and {teacher.name} may charge for them; `understudy collect` asks for them, "
+            "those for evaluation with --held-out"
+        )
+    approve(Estimate(teacher.name, clips, price, teacher.currency, ledger.spent(teacher.name)[0], policy.budget))
 
 
-def describe(report: CollectReport, seconds: float) -> str:
-    """Return ``report`` as one line, with the rate and the time left after ``seconds`` of collecting."""
-    parts = [f"collect: {report.settled} of {report.total}"]
-    if report.skipped:
-        parts.append(f"{report.skipped} on record already")
-    if report.rejected:
-        parts.append(f"{report.rejected} rejected")
-    if rate := _rate(report, seconds):
-        parts.append(rate)
-    asked, left = report.done + report.rejected, report.total - report.settled
-    if asked and left:
-        parts.append(f"about {_duration(seconds / asked * left)} left")
-    return ", ".join(parts)
+def _with_costs(report: CollectReport, teacher: JobTeacher, ledger: Ledger) -> CollectReport:
+    """Return ``report`` with what the teacher has cost so far."""
+    if teacher.local:
+        return report
+    return replace(report, spent=ledger.spent(teacher.name)[0], currency=teacher.currency)
 
 
-def _rate(report: CollectReport, seconds: float) -> str:
-    """Return the clips per second or minute, or nothing before the first clip."""
-    if not report.done or seconds <= 0:
-        return ""
-    rate = report.done / seconds
-    return f"{rate:.1f} clips/s" if rate >= 1 else f"{rate * 60:.1f} clips/min"
+def _counted(report: CollectReport, ending: Ending) -> CollectReport:
+    """Return ``report`` with one more job that ended so."""
+    name = "failed" if ending == "expired" else ending
+    return replace(report, **{name: getattr(report, name) + 1})
 
 
-def _duration(seconds: float) -> str:
-    """Return ``seconds`` as h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+def _shown(on_progress: _Show | None, start: CollectReport) -> AbstractContextManager[_Show]:
+    """Show progress by the caller's own means or on standard error."""
+    return console(start) if on_progress is None else nullcontext(on_progress)
+
+
+# --- handing out the jobs ---------------------------------------------------------------------------------------
+
+
+def _results(worker: Worker, keys: Sequence[str], policy: Policy, pace: Pace) -> Iterator[_Result | None]:
+    """Yield how each job ended, in the order of their ends; None now and then while nothing ends."""
+    threads = min(policy.concurrency, len(keys))
+    source = _serial(worker, keys, pace) if threads == 1 else _parallel(worker, keys, pace, threads)
+    failures, done = 0, False
+    for result in source:
+        if result is not None:
+            ending, reason = result
+            done = done or ending == "done"
+            failures = failures + 1 if ending in ("failed", "expired", "left") else 0
+            if failures >= policy.failures:
+                raise TeacherStopped(
+                    f"{failures} jobs in a row came to nothing, the last because: {reason}; what came is kept"
+                )
+        yield result
+
+
+def _serial(worker: Worker, keys: Sequence[str], pace: Pace) -> Iterator[_Result]:
+    """Settle the jobs one after the other, in this thread."""
+    todo = deque(keys)
+    while todo:
+        key = todo.popleft()
+        result = worker.settle(key)
+        if result[0] == "elsewhere":  # its other collector may be killed yet
+            todo.append(key)
+            pace.wait(_ELSEWHERE_SECONDS)
+            continue
+        yield result
+
+
+def _parallel(worker: Worker, keys: Sequence[str], pace: Pace, threads: int) -> Iterator[_Result | None]:
+    """Settle the jobs in ``threads`` threads; an error in one stops all."""
+    todo = deque(keys)
+    results: queue.SimpleQueue[_Result | BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            while todo:
+                try:
+                    key = todo.popleft()
+                except IndexError:
+                    break
+                result = worker.settle(key)
+                if result[0] == "elsewhere":
+                    todo.append(key)
+                    pace.wait(_ELSEWHERE_SECONDS)
+                else:
+                    results.put(result)
+        except Stopped:
+            pass
+        except BaseException as error:
+            results.put(error)
+        finally:
+            results.put(None)
+
+    # Daemons: whatever they are in the middle of, the ledger knows how to go on.
+    running = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    ended = 0
+    try:
+        while ended < threads:
+            try:
+                result = results.get(timeout=1.0)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                ended += 1
+            else:
+                yield result
+    finally:
+        pace.stop()
+        until = time.monotonic() + _GOODBYE_SECONDS
+        for thread in running:
+            thread.join(max(0.0, until - time.monotonic()))

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,14 @@ class ClipRecord:
         prompt: normalised text.
         teacher: the teacher's name with its version.
         asked: the clip parameters asked for; what was left to the teacher is absent.
-        received: what arrived, as `understudy.clips.probe` says it; empty when rejected.
+        received: what arrived, as `understudy.ingest.probe` says it; empty when rejected.
         seed: the seed asked for.
         clip: SHA-256 of the mp4 file; None when rejected.
         time: when it was recorded, ISO 8601 in UTC.
         terms: what the teacher's terms say about training on its outputs.
         reason: why it was rejected; None when done.
+        provenance: what else is known of how it came about: the teacher's job id, the cost, the prompt as the teacher
+            rewrote it.
     """
 
     key: str
@@ -62,6 +64,7 @@ class ClipRecord:
     time: str
     terms: str
     reason: str | None
+    provenance: dict[str, object] = field(default_factory=dict)
 
 
 def record_key(teacher: str, prompt: str, asked: Mapping[str, object], seed: int) -> str:
@@ -136,6 +139,7 @@ class ClipStore:
         terms: str,
         data: bytes,
         received: Mapping[str, object],
+        provenance: Mapping[str, object] | None = None,
     ) -> ClipRecord:
         """Keep a clip: its file first, then its record, both on disk when this returns.
 
@@ -149,7 +153,8 @@ class ClipStore:
             seed: the seed asked for.
             terms: what the teacher's terms say about training on its outputs.
             data: the mp4 file, which has to decode.
-            received: what arrived, as `understudy.clips.probe` says it.
+            received: what arrived, as `understudy.ingest.probe` says it.
+            provenance: what else is worth keeping.
 
         Raises:
             StoreError: the store cannot be written; nothing is recorded then.
@@ -163,6 +168,7 @@ class ClipStore:
                 return known
             digest = sha256_hex(data)
             request = _request(key, teacher, prompt, asked, seed, terms)
+            request["provenance"] = dict(provenance or {})
             record = ClipRecord(status="done", received=dict(received), clip=digest, reason=None, **request)
             target = self.clip_path(record)
             try:
@@ -375,7 +381,7 @@ def _request(key: str, teacher: str, prompt: str, asked: Mapping[str, object], s
 def _parse(line: bytes) -> ClipRecord | None:
     """Return the record in ``line``, or None when it holds none; names it does not know are left out."""
     try:
-        values = json.loads(line)
+        values = {"provenance": {}, **json.loads(line)}  # which earlier versions did not write
         record = ClipRecord(**{field.name: values[field.name] for field in fields(ClipRecord)})
     except (ValueError, TypeError, KeyError):
         return None

@@ -9,6 +9,7 @@ from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
 from understudy.commands.store import StoreExport, StoreImport, StoreList, StorePack, StoreShow, StoreVerify
+from understudy.commands.world import WorldServe
 
 VERBS: Final[dict[str, type[Verb]]] = {
     "collect": Collect,
@@ -26,4 +27,5 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "store pack": StorePack,
     "store import": StoreImport,
     "store export": StoreExport,
+    "world serve": WorldServe,
 }

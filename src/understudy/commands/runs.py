@@ -1,5 +1,6 @@
 """Verbs on whole runs: collect, train, evaluate, report."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from tyro.conf import Positional, arg
 
 from understudy.commands.base import RecipeVerb, Verb, check_run_folder
+from understudy.errors import ConfigError
 
 if TYPE_CHECKING:
     from understudy.config import RunConfig
@@ -22,16 +24,53 @@ class Collect(RecipeVerb):
     )
     would: ClassVar[str] = "ask the teacher for the clips that are missing, and for nothing else"
 
+    yes: bool = False
+    """Do not ask before the first request to a teacher that may cost money."""
+    budget: Annotated[float | None, arg(metavar="MONEY", help_behavior_hint="(default: collection.budget)")] = None
+    """Stop before the teacher has cost more than this in this store."""
+    budget_clips: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Stop before the teacher was given more jobs than this in this store."""
+    permission: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    """What permits you to train on the outputs where the terms forbid it or are unknown; goes into every record."""
+    held_out: bool = False
+    """Collect the clips for evaluation instead of those to train on."""
+    retry_unsure: bool = False
+    """Ask again where nobody knows whether the teacher has the job; it may then make, and charge for, two."""
+
     def act(self, config: "RunConfig") -> int:
         """Collect, and say what came of it."""
         from understudy import experiment
 
-        report = experiment.collect(config)
+        given = {"budget": self.budget, "budget_clips": self.budget_clips, "permission": self.permission}
+        changed = {name: value for name, value in given.items() if value is not None}
+        if changed:
+            section = config.collection.model_copy(update=changed)
+            config = config.model_copy(update={"collection": section})
+        if config.teacher.kind not in ("world", "folder"):
+            teacher = experiment.build_teacher(config)
+            print(f"terms of {teacher.name}: {teacher.terms}")
+            report = experiment.collect(config, None, self._approve, self.held_out, self.retry_unsure)
+        else:
+            report = experiment.collect(config, held_out=True) if self.held_out else experiment.collect(config)
         print(
             f"{report.settled} of {report.total} clips settled in {config.clips.store}: {report.done} collected, "
             f"{report.skipped} there already, {report.rejected} refused by the teacher"
         )
+        if report.currency:
+            print(f"spent in this store: {report.spent:.2f} {report.currency}")
+        if report.unfunded:
+            print(f"the budget is used up: {report.unfunded} clips were not asked for")
         return 0
+
+    def _approve(self, estimate: object) -> None:
+        """Show what it may cost and let the user decide."""
+        print(estimate)
+        if self.yes:
+            return
+        if not sys.stdin.isatty():
+            raise ConfigError("nothing was asked yet: give --yes to go on at this price")
+        if input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+            raise ConfigError("nothing was asked")
 
 
 @dataclass(frozen=True)

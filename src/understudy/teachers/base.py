@@ -1,7 +1,20 @@
-"""The teacher contract: a prompt goes in, a finished mp4 comes out, and nothing else ever crosses."""
+"""The teacher contract: a prompt goes in, a finished mp4 comes out, and nothing else ever crosses.
 
-from dataclasses import dataclass
-from typing import Protocol
+There are two forms of it. A `Teacher` hands the clip over at once. A `JobTeacher` takes a job, is asked about it until it is
+done, and then serves the clip; services and servers are of this form, and the job's id survives a crash of the asker.
+`as_jobs` gives the first form the second one's shape, so that a collection knows only one.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+Verdict = Literal["yes", "no", "conditional", "unknown"]
+"""Whether terms of use allow training a model on the outputs."""
+
+JobState = Literal["queued", "running", "done", "rejected", "failed", "expired"]
+"""``rejected`` is permanent (moderation), ``failed`` was this time, ``expired`` is lost at the teacher."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +33,30 @@ class ClipParams:
     height: int | None = None
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a teacher's terms of use say about training on its outputs. A note for the user, not legal advice.
+
+    Attributes:
+        training: ``yes``, ``no``, ``conditional`` (see ``note``) or ``unknown`` (nobody has read them).
+        note: what they say, in a sentence.
+        url: where.
+        checked: when somebody read them last, ISO date.
+    """
+
+    training: Verdict
+    note: str
+    url: str = ""
+    checked: str = ""
+
+    def __str__(self) -> str:
+        """Return all of it on one line, as records keep it."""
+        details = ", ".join(filter(None, (self.url, f"checked {self.checked}" if self.checked else "")))
+        return f"training on outputs: {self.training}; {self.note}{f' ({details})' if details else ''}"
+
+
 class Teacher(Protocol):
-    """A black-box video generator."""
+    """A black-box video generator that hands its clips over at once."""
 
     @property
     def name(self) -> str:
@@ -29,8 +64,8 @@ class Teacher(Protocol):
         ...
 
     @property
-    def terms(self) -> str:
-        """What its terms of use say about training on its outputs."""
+    def terms(self) -> str | Terms:
+        """What its terms of use say about training on its outputs; plain text counts as ``conditional``."""
         ...
 
     def generate(self, prompt: str, seed: int, params: ClipParams) -> bytes:
@@ -41,3 +76,140 @@ class Teacher(Protocol):
             TeacherError: it failed this time.
         """
         ...
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """One clip to ask a teacher for.
+
+    Attributes:
+        prompt: normalised text.
+        seed: 0..2**31-1.
+        params: the clip wanted.
+        key: names this submission; a teacher that is ``idempotent`` makes one job of it however often it is sent.
+    """
+
+    prompt: str
+    seed: int
+    params: ClipParams
+    key: str
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """What a teacher says about a job.
+
+    Attributes:
+        state: see `JobState`.
+        reason: why it was rejected, failed or expired.
+        asset: address of the finished clip, where the teacher gives one.
+        cost: what the teacher charged, where it says so.
+        notes: what else is worth keeping with the clip, such as the prompt as the teacher rewrote it.
+    """
+
+    state: JobState
+    reason: str = ""
+    asset: str = ""
+    cost: float | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+class JobTeacher(Protocol):
+    """A black-box video generator that works on jobs. Called from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """Stable identity including version; part of every record's key."""
+        ...
+
+    @property
+    def terms(self) -> str | Terms:
+        """See `Teacher.terms`."""
+        ...
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether sending a request again, under the same key, is sure to make no second job."""
+        ...
+
+    @property
+    def local(self) -> bool:
+        """Whether jobs live in this process and cost nothing: then none can be resumed, and none has to be."""
+        ...
+
+    @property
+    def currency(self) -> str:
+        """What `price` counts in."""
+        ...
+
+    def price(self, params: ClipParams) -> float | None:
+        """Return what one clip is expected to cost; 0 for nothing, None when nobody knows."""
+        ...
+
+    def submit(self, request: ClipRequest) -> str:
+        """Hand in a job and return its handle, all that is needed to ask for it later, also after a restart.
+
+        Raises:
+            PromptRejected: the teacher will not draw this prompt (permanent).
+            TransientError: asking again may help; its ``unsure`` says whether the job may exist nevertheless.
+            TeacherStopped: no job can be handed in.
+            TeacherError: this job failed.
+        """
+        ...
+
+    def poll(self, handle: str) -> JobStatus:
+        """Return how a job is doing.
+
+        Raises:
+            JobForgotten: the teacher does not know it.
+            TransientError, TeacherStopped, TeacherError: as `submit`.
+        """
+        ...
+
+    def download(self, handle: str, status: JobStatus, path: Path) -> None:
+        """Write the finished clip of a job that `poll` called done to the file ``path``.
+
+        Raises:
+            AssetGone: the clip is no longer there.
+            ClipError: what came is no clip.
+            PromptRejected, TransientError, TeacherStopped, TeacherError: as `submit`.
+        """
+        ...
+
+
+class _Immediate:
+    """A `Teacher` as a `JobTeacher`: a job is done when it is handed in, and the clip made on download.
+
+    The handle is the request itself, so a later process can take it up.
+    """
+
+    idempotent = local = True
+    currency = ""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self.name, self.terms = teacher.name, teacher.terms
+
+    def price(self, params: ClipParams) -> float | None:
+        """Return 0."""
+        return 0.0
+
+    def submit(self, request: ClipRequest) -> str:
+        """Write the request down."""
+        return json.dumps(asdict(request))
+
+    def poll(self, handle: str) -> JobStatus:
+        """Return that the job is done."""
+        return JobStatus("done")
+
+    def download(self, handle: str, status: JobStatus, path: Path) -> None:
+        """Make the clip."""
+        request = json.loads(handle)
+        path.write_bytes(self._teacher.generate(request["prompt"], request["seed"], ClipParams(**request["params"])))
+
+
+def as_jobs(teacher: Teacher | JobTeacher) -> JobTeacher:
+    """Return ``teacher`` in the form that works on jobs."""
+    if hasattr(teacher, "generate"):
+        return _Immediate(cast(Teacher, teacher))
+    return teacher

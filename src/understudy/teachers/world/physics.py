@@ -45,7 +45,7 @@ def poor_law(rng: np.random.Generator) -> Law:
     return Law(
         gravity=float(rng.uniform(-0.6, 3.5)),
         restitution=float(rng.uniform(0.0, 1.0)),
-        wind=float(rng.normal(0.0, 0.22)),
+        wind=float(rng.normal(0.0, 0.1)),
     )
 
 

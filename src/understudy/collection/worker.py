@@ -1,0 +1,304 @@
+"""The life of one job: submit, note its id, poll, download, check, keep. Every step can be the last before a kill."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from understudy.clips import read_file
+from understudy.collection.ledger import Budget, JobRow, Ledger
+from understudy.collection.pace import Pace, Stopped
+from understudy.collection.store import ClipStore
+from understudy.errors import (
+    AssetGone,
+    ClipError,
+    JobForgotten,
+    PromptRejected,
+    TeacherError,
+    TeacherStopped,
+    TransientError,
+)
+from understudy.ingest.c2pa import check_training_allowed
+from understudy.ingest.guard import probe
+from understudy.teachers.base import ClipParams, ClipRequest, JobState, JobStatus, JobTeacher
+
+Ending = Literal["done", "rejected", "failed", "expired", "skipped", "elsewhere", "left", "unfunded"]
+"""What came of a job in this collection. ``elsewhere``: another collector has it; ``left``: under way or queued, for the
+next collection to go on with; ``unfunded``: the budget does not allow to ask for it."""
+
+Check = Callable[[Path], dict[str, object]]
+"""Says what arrived in a file, or raises ClipError when it is no clip."""
+
+_T = TypeVar("_T")
+_FORGOTTEN_POLLS = 3  # a job that was just made may not be visible everywhere yet
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a collection behaves.
+
+    Attributes:
+        concurrency: jobs at the same time; 1 works in the calling thread.
+        per_minute: submissions per minute at most; None: no limit.
+        poll: seconds between two questions about one job.
+        tries: how often a request is sent before the teacher counts as out of reach.
+        downloads: how often a clip is fetched before it counts as unusable.
+        attempts: submissions per clip and collection: a job that the teacher lost or failed is asked for again.
+        timeout: seconds after which a job counts as lost.
+        first_wait, longest_wait: limits of the waits between tries, in seconds.
+        failures: jobs that may fail one after the other, with none done, before the collection stops.
+        budget: see `Budget`.
+        retry_unsure: ask again where nobody knows whether the teacher has the job already.
+    """
+
+    concurrency: int = 1
+    per_minute: float | None = None
+    poll: float = 2.0
+    tries: int = 8
+    downloads: int = 3
+    attempts: int = 2
+    timeout: float = 3600.0
+    first_wait: float = 1.0
+    longest_wait: float = 60.0
+    failures: int = 5
+    budget: Budget = field(default_factory=Budget)
+    retry_unsure: bool = False
+
+
+class _Lost(TeacherError):
+    """This submission came to nothing; another one may do better."""
+
+    def __init__(self, state: JobState, reason: str) -> None:
+        super().__init__(reason)
+        self.state, self.reason = state, reason
+
+
+class _Unreachable(Exception):
+    """Every try failed; the job is as it was."""
+
+
+class _Unsure(Exception):
+    """The teacher may or may not have the job."""
+
+
+def check_video(path: Path) -> dict[str, object]:
+    """Return what is in the video file ``path``, looked at in the guarded process.
+
+    Raises:
+        ClipError: it does not decode.
+        TrainingForbidden: its content credentials say that it must not be trained on.
+    """
+    received = probe(path, "the clip that arrived").to_json()
+    credentials = check_training_allowed(path)
+    return {**received, "c2pa": credentials} if credentials else received
+
+
+class Worker:
+    """Settles jobs, each on its own; used by all threads of a collection."""
+
+    def __init__(
+        self,
+        teacher: JobTeacher,
+        store: ClipStore,
+        ledger: Ledger,
+        pace: Pace,
+        policy: Policy,
+        params: ClipParams,
+        terms: str,
+        check: Check = check_video,
+    ) -> None:
+        """Take what every job needs; ``terms`` goes into every record."""
+        self._teacher, self._store, self._ledger, self._pace = teacher, store, ledger, pace
+        self._policy, self._params, self._terms, self._check = policy, params, terms, check
+        self._durations: deque[float] = deque(maxlen=32)
+        self._lock = threading.Lock()
+
+    def settle(self, key: str) -> tuple[Ending, str]:
+        """Bring job ``key`` to an end; return which, and why.
+
+        Raises:
+            Stopped: the collection was told to stop; the job is given back as it is.
+            TeacherStopped: no job can succeed; the job is given back as it is.
+        """
+        job = self._ledger.claim(key)
+        if job is None:
+            return "elsewhere", ""
+        if job.state not in ("queued", "running"):
+            return "skipped", job.reason
+        try:
+            ending, reason = self._run(job)
+        except _Unreachable as error:
+            ending, reason = "left", str(error)
+        finally:
+            self._ledger.release(key)
+        return ending, f"prompt {job.prompt!r} (seed {job.seed}): {reason}" if reason else ""
+
+    def _run(self, job: JobRow) -> tuple[Ending, str]:
+        number, handle, attempts = job.number, job.handle, 0
+        unsure = job.unsure  # the answer to the latest submission was never written down
+        while True:
+            fresh = handle is None
+            try:
+                if handle is None:
+                    attempts += 1
+                    if not unsure:
+                        begun = self._ledger.begin(job.key, self._teacher.price(self._params), self._policy.budget)
+                        if begun is None:
+                            return "unfunded", "the budget is used up"
+                        number = begun
+                    handle, unsure = self._submit(job, number, unsure), False
+                return self._finish(job, number, handle, self._await(handle, fresh))
+            except PromptRejected as error:
+                return self._reject(job, number, str(error), made=handle is not None)
+            except _Unsure as error:
+                reason = f"nobody knows whether the teacher has it ({error}); --retry-unsure asks again"
+                self._ledger.doubt(job.key, reason)
+                return "failed", reason
+            except TeacherStopped:
+                raise
+            except TeacherError as error:
+                lost = error if isinstance(error, _Lost) else _Lost("failed", str(error))
+                if handle is None:  # the same request would be refused again
+                    self._ledger.refused(job.key, number, "failed", lost.reason)
+                    return "failed", lost.reason
+                if attempts >= self._policy.attempts:
+                    self._ledger.settle(job.key, number, lost.state, lost.reason)
+                    return ("expired" if lost.state == "expired" else "failed"), lost.reason
+                self._ledger.lost(job.key, number, lost.state, lost.reason)
+                handle = None
+
+    # --- the steps ----------------------------------------------------------------------------------------------
+
+    def _submit(self, job: JobRow, number: int, unsure: bool) -> str:
+        """Hand in submission ``number`` and return its handle; ``unsure``: it may have been handed in before."""
+
+        def doubt(error: TransientError) -> None:
+            nonlocal unsure
+            unsure = True
+            if not self._teacher.idempotent:
+                raise _Unsure(str(error))
+
+        if unsure and not self._teacher.idempotent:
+            raise _Unsure("the collector was stopped while it asked")
+        request = ClipRequest(job.prompt, job.seed, self._params, f"{job.key[:48]}-{number}")
+        try:
+            self._pace.before_submission()
+            handle = self._retry(lambda: self._teacher.submit(request), doubt)
+        except (TeacherStopped, _Unreachable, Stopped) as error:
+            if not unsure:
+                self._ledger.refused(job.key, number, "queued", str(error))
+            raise
+        self._ledger.submitted(job.key, number, handle)
+        return handle
+
+    def _await(self, handle: str, fresh: bool) -> JobStatus:
+        """Return the status of a job that is done."""
+        begun = time.monotonic()
+        with self._lock:
+            fastest = min(self._durations, default=0.0)
+        if fresh:
+            self._pace.wait(0.9 * fastest)  # none of the last jobs was faster: asking earlier is in vain
+        unknown = 0
+        while True:
+            try:
+                status = self._retry(lambda: self._teacher.poll(handle))
+                unknown = 0
+            except JobForgotten as error:
+                unknown += 1
+                if unknown >= _FORGOTTEN_POLLS:
+                    raise _Lost("expired", str(error)) from None
+                status = JobStatus("running")
+            waited = time.monotonic() - begun
+            if status.state == "done":
+                if fresh:
+                    with self._lock:
+                        self._durations.append(waited)
+                return status
+            if status.state == "rejected":
+                raise PromptRejected(status.reason or "rejected by the teacher")
+            if status.state in ("failed", "expired"):
+                raise _Lost(status.state, status.reason or f"the teacher says {status.state}")
+            if waited > self._policy.timeout:
+                raise _Lost("expired", f"not done after {self._policy.timeout:g} seconds")
+            self._pace.wait(self._policy.poll)
+
+    def _finish(self, job: JobRow, number: int, handle: str, status: JobStatus) -> tuple[Ending, str]:
+        """Fetch the clip of a done job, keep it, and note it."""
+        part = self._ledger.incoming / f"{job.key}.part"
+        try:
+            received, status = self._fetch(handle, status, part)
+            self._keep(job, number, handle, status, received, part)
+        finally:
+            part.unlink(missing_ok=True)
+        self._ledger.settle(job.key, number, "done", cost=status.cost)
+        return "done", ""
+
+    def _fetch(self, handle: str, status: JobStatus, part: Path) -> tuple[dict[str, object], JobStatus]:
+        """Download into ``part`` until something arrives that decodes; return what it is."""
+        bad, refreshed = 0, False
+        while True:
+            try:
+                self._retry(lambda status=status: self._teacher.download(handle, status, part))  # type: ignore[misc]
+                return self._check(part), status
+            except AssetGone as error:
+                if refreshed:
+                    raise _Lost("expired", str(error)) from None
+                refreshed = True
+                status = self._await(handle, fresh=False)  # which brings a fresh address
+            except ClipError as error:
+                bad += 1
+                if bad >= self._policy.downloads:
+                    raise _Lost("failed", f"sent an unusable clip {bad} times: {error}") from None
+                if not self._teacher.local:
+                    self._pace.after_failure(bad)
+
+    def _keep(
+        self, job: JobRow, number: int, handle: str, status: JobStatus, received: dict[str, object], part: Path
+    ) -> None:
+        provenance: dict[str, object] = {}
+        if not self._teacher.local:
+            provenance = {"job": handle, "submission": number, **status.notes}
+            if (cost := self._teacher.price(self._params) if status.cost is None else status.cost) is not None:
+                provenance["cost"] = f"{cost:g} {self._teacher.currency}"
+        self._store.add(
+            teacher=job.teacher,
+            prompt=job.prompt,
+            asked=asdict(self._params),
+            seed=job.seed,
+            terms=self._terms,
+            data=read_file(part),
+            received=received,
+            provenance=provenance,
+        )
+
+    def _reject(self, job: JobRow, number: int, reason: str, made: bool) -> tuple[Ending, str]:
+        """Record that the prompt is refused for good; ``made``: the teacher had taken the job, and may charge for it."""
+        self._store.reject(
+            teacher=job.teacher,
+            prompt=job.prompt,
+            asked=asdict(self._params),
+            seed=job.seed,
+            terms=self._terms,
+            reason=reason,
+        )
+        end = self._ledger.settle if made else self._ledger.refused
+        end(job.key, number, "rejected", reason)
+        return "rejected", reason
+
+    def _retry(self, call: Callable[[], _T], on_unsure: Callable[[TransientError], None] | None = None) -> _T:
+        """Return what ``call`` returns, trying again after failures that pass."""
+        failures = 0
+        while True:
+            self._pace.before_request()
+            try:
+                return call()
+            except TransientError as error:
+                if on_unsure is not None and error.unsure:
+                    on_unsure(error)
+                failures += 1
+                if failures >= self._policy.tries:
+                    raise _Unreachable(f"{error} ({failures} tries)") from None
+                self._pace.after_failure(failures, error.retry_after)

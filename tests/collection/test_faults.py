@@ -1,0 +1,123 @@
+"""Collections from a server over real sockets that fails in every way it can."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from understudy.collection.collect import CollectReport, Estimate, Policy, collect, plan_jobs
+from understudy.collection.ledger import Budget, Ledger
+from understudy.collection.store import ClipStore
+from understudy.errors import ConfigError, TeacherError
+from understudy.teachers.base import ClipParams, Terms
+from understudy.teachers.web import Web
+from understudy.teachers.wire import WireTeacher, load_shape
+from understudy.teachers.world import grammar
+from understudy.teachers.world.server import World, serve
+from understudy.teachers.world.teacher import WorldTeacher
+
+pytest.importorskip("httpx")
+
+TINY = ClipParams(frames=4, fps=8.0, width=16, height=16)
+PROMPTS = grammar.prompts(list(grammar.scenes(("drop",), ("red", "blue"), ("small", "large"))), 2, 0)
+FAST = {"poll": 0.01, "first_wait": 0.01, "longest_wait": 0.05, "tries": 20, "downloads": 8, "attempts": 6}
+FREE = Terms("yes", "embedded world")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    world = World(WorldTeacher(size=16, frames=4))
+    server = serve(world)
+    world.port = server.server_port  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield world
+    server.shutdown()
+    server.server_close()
+
+
+def teacher(world: World, idempotent: bool = True, price: float = 0.0, terms: Terms = FREE) -> WireTeacher:
+    web = Web(f"http://127.0.0.1:{world.port}")  # type: ignore[attr-defined]
+    return WireTeacher(load_shape("openai-videos", {}, {}), web, "world", "w", terms, price, idempotent=idempotent)
+
+
+def ignore(report: CollectReport) -> None:
+    """Show nothing."""
+
+
+def live(world: World) -> Counter[tuple[str, int]]:
+    """Jobs that the server made and still stands by, by prompt and seed."""
+    return Counter(
+        (job.request["prompt"], job.request["seed"]) for job in world.jobs.values() if not (job.failed or job.forgotten)
+    )
+
+
+def test_every_clip_arrives_once_whatever_goes_wrong(world: World, tmp_path: Path) -> None:
+    world.faults, world.seed = 0.4, 1
+    store = ClipStore(tmp_path / "store", create=True)
+    jobs = plan_jobs(PROMPTS, 6, 0)
+    report = collect(teacher(world), jobs, store, TINY, ignore, Policy(concurrency=8, **FAST))
+    assert report.done == report.total == len(jobs)
+    assert store.verify() == []
+    assert sum(world.injected.values()) > len(jobs)
+    numbers = Counter((job.request["prompt"], job.request["seed"], job.key) for job in world.jobs.values())
+    assert set(numbers.values()) == {1}
+    with Ledger(store.path) as ledger:
+        assert {row.state for row in ledger.jobs()} == {"done"}
+    record = store.records()[0]
+    assert (record.received["frames"], record.received["width"]) == (4, 16)
+    assert record.provenance["job"] in world.jobs
+
+
+def test_a_lost_answer_is_never_asked_for_twice_without_idempotence(world: World, tmp_path: Path) -> None:
+    world.fault = lambda stage, kinds: "accepted-drop" if stage == "submit" else ""  # type: ignore[method-assign]
+    store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:2], 1, 0)
+    for _ in range(2):
+        with pytest.raises(TeacherError, match="retry-unsure"):
+            collect(teacher(world, idempotent=False), jobs, store, TINY, ignore, Policy(**FAST))
+        assert len(world.jobs) == 2 if _ == 0 else True
+        world.fault = lambda stage, kinds: ""  # type: ignore[method-assign]
+        if _ == 0:
+            made = len(world.jobs)
+            report = collect(teacher(world, idempotent=False), jobs, store, TINY, ignore, Policy(**FAST))
+            assert (report.done, len(world.jobs)) == (0, made)
+            break
+    assert (
+        collect(teacher(world, idempotent=False), jobs, store, TINY, ignore, Policy(retry_unsure=True, **FAST)).done
+        == 2
+    )
+
+
+def test_a_refused_prompt_is_recorded_and_not_asked_again(world: World, tmp_path: Path) -> None:
+    store = ClipStore(tmp_path / "store", create=True)
+    jobs = plan_jobs(["a forbidden thing", PROMPTS[0]], 1, 0)
+    report = collect(teacher(world), jobs, store, TINY, ignore, Policy(**FAST))
+    assert (report.done, report.rejected) == (1, 1)
+    assert collect(teacher(world), jobs, store, TINY, ignore).skipped == 2
+
+
+def test_the_budget_holds_over_collections(world: World, tmp_path: Path) -> None:
+    store, jobs, seen = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS, 1, 0), list[Estimate]()
+    for _ in range(2):
+        policy = Policy(concurrency=4, budget=Budget(money=1.0), **FAST)
+        report = collect(teacher(world, price=0.3), jobs, store, TINY, ignore, policy, approve=seen.append)
+        assert (len(store), report.unfunded) == (3, len(jobs) - 3)
+        assert report.spent == pytest.approx(0.9)
+    assert seen[0].clips == len(jobs)
+    assert seen[1].spent == pytest.approx(0.9)
+    policy = Policy(budget=Budget(clips=5), **FAST)
+    collect(teacher(world, price=0.3), jobs, store, TINY, ignore, policy, approve=seen.append)
+    assert len(store) == 5
+
+
+def test_nothing_is_asked_without_permission_or_approval(world: World, tmp_path: Path) -> None:
+    store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:1], 1, 0)
+    with pytest.raises(ConfigError, match="permission"):
+        collect(teacher(world, terms=Terms("unknown", "nobody read them")), jobs, store, TINY, ignore)
+    with pytest.raises(ConfigError, match="may charge"):
+        collect(teacher(world, price=0.3), jobs, store, TINY, ignore)
+    assert world.jobs == {}
+    said = "written consent of the maker"
+    collect(teacher(world, terms=Terms("no", "they say no")), jobs, store, TINY, ignore, permission=said)
+    assert said in store.records()[0].terms
