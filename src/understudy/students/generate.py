@@ -10,7 +10,7 @@ from understudy.clips import Clip
 from understudy.codecs.base import latent_frames, to_frames
 from understudy.errors import ConfigError
 from understudy.students.bundle import Bundle
-from understudy.students.rollout import SeededNoise, roll_clip, rollout
+from understudy.students.rollout import SeededNoise, clips_at_once, roll_clip, rollout
 
 
 @torch.no_grad()
@@ -18,6 +18,7 @@ def draw_clips(bundle: Bundle, prompts: Sequence[str], seeds: Sequence[int], bat
     """Return one clip of the trained length for every prompt and seed; a clip depends on its own seed only."""
     clips: list[Clip] = []
     frames = latent_frames(bundle.codec, bundle.form.frames)
+    batch = min(batch, clips_at_once(bundle.student, frames))
     for low in range(0, len(prompts), batch):
         part = prompts[low : low + batch]
         text = bundle.student.encode_text(part)
