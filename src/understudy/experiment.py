@@ -27,7 +27,7 @@ from understudy.collection.ledger import Budget
 from understudy.collection.store import ClipStore
 from understudy.config import AFDConfig, DamageConfig, RunConfig, WorldPromptsConfig
 from understudy.discriminators.gauges import shortcut_warning
-from understudy.errors import CheckpointError, ConfigError
+from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
 from understudy.evaluation.redraw import in_own_look
 from understudy.evaluation.report import write_report
@@ -39,6 +39,7 @@ from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
 from understudy.students.checkpoints.read import names_public_checkpoint
 from understudy.students.checkpoints.start import public_bundle
+from understudy.students.cost import cost_lines
 from understudy.students.generate import draw_clips, draw_long_clip
 from understudy.students.lora import has_adapter, merged, save_adapter
 from understudy.students.umt5 import UMT5Text
@@ -481,7 +482,9 @@ def generate(
 
 
 def describe(config: RunConfig) -> list[str]:
-    """Return in plain lines what ``run`` would do; nothing is written."""
+    """Return in plain lines what ``run`` would do; nothing is written, and a public checkpoint need not be there."""
+    if config.student.preset is not None:
+        return _describe_public(config)
     bundle = load_start(config)
     spec = bundle.student.spec
     training, held_out = training_prompts(config), held_out_prompts(config)
@@ -501,3 +504,19 @@ def describe(config: RunConfig) -> list[str]:
         f"arms: {', '.join([*config.compare, main_arm(config)])}",
         f"run folder: {config.out}",
     ]
+
+
+def _describe_public(config: RunConfig) -> list[str]:
+    """Return what a run from a public checkpoint would cost, and what is still missing for it."""
+    lines = cost_lines(config)
+    asked: dict[str, Callable[[], object]] = {
+        "teacher": lambda: build_teacher(config).name,
+        "training prompts": lambda: len(training_prompts(config)),
+        "held-out prompts": lambda: len(held_out_prompts(config)),
+    }
+    for what, ask in asked.items():
+        try:
+            lines.append(f"{what}: {ask()}")
+        except UnderstudyError as error:
+            lines.append(f"{what}: not ready ({error})")
+    return [*lines, f"arms: {', '.join([*config.compare, main_arm(config)])}", f"run folder: {config.out}"]
