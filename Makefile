@@ -66,6 +66,6 @@ $(CORE): pyproject.toml constraints.txt | $(MADE)
 	@touch $@
 
 $(DEV): $(CORE)
-	@echo "installing the development tools"
-	@$(PIP) -c constraints.txt -e '.[dev]'
+	@echo "installing the development tools and what the extras need"
+	@$(PIP) -c constraints.txt -e '.[dev,api,c2pa,parquet,serve,wan]'
 	@touch $@
