@@ -219,7 +219,15 @@ class StudentConfig(Section):
     """The student to train."""
 
     start: str = "builtin:frame"
-    """Bundle of student, codec and sampler: a folder, or builtin:frame (frame-wise) or builtin:block (block-wise)."""
+    """Bundle of student, codec and sampler: a folder, or builtin:frame (frame-wise) or builtin:block (block-wise); or a
+    public Wan checkpoint, file or folder, together with ``preset``."""
+    preset: str | None = None
+    """Blocks, window, sampler and clip form of a public checkpoint: selfforcing, causalforcing_chunk,
+    causalforcing_frame, longlive, ...; it also needs ``codec`` and ``text``."""
+    size: tuple[int, int] | None = None
+    """Height and width in pixels of a public checkpoint's clips; null: the preset's."""
+    frames: int | None = Field(None, ge=1)
+    """Pixel frames of a public checkpoint's clips; null: the preset's."""
     levels: tuple[float, ...] | None = None
     """Noise levels of the few-step sampler, descending from 1; null: those the student was distilled to."""
     window: int | None = Field(None, ge=0)

@@ -28,7 +28,7 @@ from understudy.collection.ledger import Budget
 from understudy.collection.store import ClipStore
 from understudy.config import AFDConfig, DamageConfig, RunConfig, WorldPromptsConfig
 from understudy.discriminators.gauges import shortcut_warning
-from understudy.errors import CheckpointError, ConfigError
+from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
 from understudy.evaluation.redraw import in_own_look
 from understudy.evaluation.report import write_report
@@ -39,6 +39,9 @@ from understudy.recipes import dump, load_recipe
 from understudy.runlog import RunLog, verdicts
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
+from understudy.students.checkpoints.read import names_public_checkpoint
+from understudy.students.checkpoints.start import public_bundle
+from understudy.students.cost import cost_lines
 from understudy.students.generate import draw_clips, draw_long_clip, read_given, stream_clip
 from understudy.students.lora import has_adapter, merged, save_adapter
 from understudy.students.umt5 import UMT5Text
@@ -271,7 +274,14 @@ def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
     codec, text = config.student.codec, config.student.text
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
-    bundle = load_bundle(config.student.start, placed)
+    if config.student.preset is not None or names_public_checkpoint(config.student.start):
+        bundle = public_bundle(config.student, placed)
+    elif config.student.size is not None or config.student.frames is not None:
+        raise ConfigError(
+            "student.size and student.frames are for public checkpoints: a bundle has a clip form of its own"
+        )
+    else:
+        bundle = load_bundle(config.student.start, placed)
     if text is not None:
         bundle.student.use_text(UMT5Text(text.path, text.cache, text.length, text.dtype, config.device))
     if config.student.window is not None or config.student.sink is not None:
@@ -426,11 +436,12 @@ def evaluate(run_folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{run_folder} holds no finished run: run `understudy train` with its recipe first")
     config = load_recipe(run_folder / "config.yaml", ()).model_copy(update={"out": run_folder})
     log = RunLog(run_folder)
-    measuring = evaluator(config, load_start(config))
+    bundle = load_start(config)
+    measuring = evaluator(config, bundle)
     main = main_arm(config)
     for name in ("start", *config.compare, main):
-        folder = {"start": config.student.start, main: str(run_folder / "student")}.get(name)
-        student = load_bundle(folder or run_folder / "arms" / name).student
+        folder = run_folder / "student" if name == main else run_folder / "arms" / name
+        student = bundle.student if name == "start" else load_bundle(folder, bundle.codec).student.to(config.device)
         log.results.pop(name, None)
         log.once(name, lambda name=name, student=student: measuring.student(name, student))  # type: ignore[misc]
     log.results.pop("teacher", None)
@@ -505,7 +516,9 @@ def _generator(
 
 
 def describe(config: RunConfig) -> list[str]:
-    """Return in plain lines what ``run`` would do; nothing is written."""
+    """Return in plain lines what ``run`` would do; nothing is written, and a public checkpoint need not be there."""
+    if config.student.preset is not None:
+        return _describe_public(config)
     bundle = load_start(config)
     spec = bundle.student.spec
     training, held_out = training_prompts(config), held_out_prompts(config)
@@ -525,3 +538,19 @@ def describe(config: RunConfig) -> list[str]:
         f"arms: {', '.join([*config.compare, main_arm(config)])}",
         f"run folder: {config.out}",
     ]
+
+
+def _describe_public(config: RunConfig) -> list[str]:
+    """Return what a run from a public checkpoint would cost, and what is still missing for it."""
+    lines = cost_lines(config)
+    asked: dict[str, Callable[[], object]] = {
+        "teacher": lambda: build_teacher(config).name,
+        "training prompts": lambda: len(training_prompts(config)),
+        "held-out prompts": lambda: len(held_out_prompts(config)),
+    }
+    for what, ask in asked.items():
+        try:
+            lines.append(f"{what}: {ask()}")
+        except UnderstudyError as error:
+            lines.append(f"{what}: not ready ({error})")
+    return [*lines, f"arms: {', '.join([*config.compare, main_arm(config)])}", f"run folder: {config.out}"]

@@ -52,11 +52,13 @@ class CodecModule(nn.Module):
 
     Attributes:
         kind: name of the codec in saved bundles.
+        stride: pixels along a side that one latent pixel stands for.
         ships_weights: whether a bundle holds its weights; if not, ``config()`` says where they are.
     """
 
     kind: ClassVar[str]
     ships_weights: ClassVar[bool] = True
+    stride: int = 8
 
     def config(self) -> Mapping[str, Any]:
         """Return JSON-ready values from which ``students.bundle`` builds it again."""

@@ -45,11 +45,11 @@ class WanCodec(CodecModule):
         super().__init__()
         self.vae = vae.eval().requires_grad_(False)
         self.path, self.tile = path, tile
-        self._stride = int(vae.spatial_compression_ratio)
+        self.stride = int(vae.spatial_compression_ratio)
         self._convolutions = int(vae._cached_conv_counts["decoder"])
         if tile is not None:
-            if tile <= 0 or tile % (4 * self._stride):
-                raise ConfigError(f"codec.tile must be a multiple of {4 * self._stride} pixels, got {tile}")
+            if tile <= 0 or tile % (4 * self.stride):
+                raise ConfigError(f"codec.tile must be a multiple of {4 * self.stride} pixels, got {tile}")
             vae.enable_tiling(tile, tile, tile * 3 // 4, tile * 3 // 4)
         shape = (1, -1, 1, 1, 1)
         self.register_buffer("mean", torch.tensor(vae.config.latents_mean).reshape(shape), persistent=False)
@@ -77,7 +77,7 @@ class WanCodec(CodecModule):
             ClipError: T is not 4 k + 1, or H, W are no multiples of the stride.
         """
         _, t, _, height, width = frames.shape
-        step, stride = self.frames_per_latent, self._stride
+        step, stride = self.frames_per_latent, self.stride
         if t % step != 1 % step or height % stride or width % stride:
             raise ClipError(
                 f"the Wan codec needs {step} k + 1 frames and sides that are multiples of {stride}, "
@@ -109,7 +109,7 @@ class WanCodec(CodecModule):
 
     def _decode_frame(self, z: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
         """Decode one latent frame [B, C, 1, h, w] into frames [B, 3, 4 (or 1), H, W] in [-1, 1]."""
-        tile = min(z.shape[-2:]) if self.tile is None else self.tile // self._stride
+        tile = min(z.shape[-2:]) if self.tile is None else self.tile // self.stride
         whole = self.tile is None or max(z.shape[-2:]) <= tile
         step = tile * 3 // 4
         tops = [0] if whole else list(range(0, z.shape[-2], step))
@@ -132,8 +132,8 @@ class WanCodec(CodecModule):
 
     def _blend(self, rows: list[list[Tensor]], size: torch.Size) -> Tensor:
         """Join overlapping tiles [B, C, T, h, w] to frames of the latent ``size`` (h, w), as diffusers blends them."""
-        scale = self._stride // (self.vae.config.patch_size or 1)
-        side = int(self.tile or 0) * scale // self._stride
+        scale = self.stride // (self.vae.config.patch_size or 1)
+        side = int(self.tile or 0) * scale // self.stride
         step, overlap = side * 3 // 4, side - side * 3 // 4
         joined = []
         for i, row in enumerate(rows):

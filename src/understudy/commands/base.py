@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, UnderstudyError
 
 if TYPE_CHECKING:
     from understudy.config import RunConfig
@@ -65,8 +65,13 @@ class RecipeVerb(Verb):
 
         for line in experiment.describe(config):
             print(line)
-        missing, wanted = missing_clips(config)
-        print(f"missing clips: {missing} of {wanted}")
+        try:
+            missing, wanted = missing_clips(config)
+            print(f"missing clips: {missing} of {wanted}")
+        except UnderstudyError:
+            if config.student.preset is None:
+                raise
+            print("missing clips: unknown until the teacher and the prompts are ready")
         print(f"dry run: nothing was written; without --dry-run this would {self.would}")
         return 0
 

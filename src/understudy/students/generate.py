@@ -17,7 +17,7 @@ from understudy.ingest.guard import probe, read_clip
 from understudy.mp4 import Frames
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle
-from understudy.students.rollout import SeededNoise, roll_clip, rollout
+from understudy.students.rollout import SeededNoise, clips_at_once, roll_clip, rollout
 
 
 @torch.no_grad()
@@ -25,6 +25,7 @@ def draw_clips(bundle: Bundle, prompts: Sequence[str], seeds: Sequence[int], bat
     """Return one clip of the trained length for every prompt and seed; a clip depends on its own seed only."""
     clips: list[Clip] = []
     frames = latent_frames(bundle.codec, bundle.form.frames)
+    batch = min(batch, clips_at_once(bundle.student, frames))
     for low in range(0, len(prompts), batch):
         part = prompts[low : low + batch]
         text = bundle.student.encode_text(part)

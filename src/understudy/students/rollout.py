@@ -6,6 +6,7 @@ one level to the next) is asked for that instead, and no noise is added. Levels 
 from 1 downwards.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,16 @@ from understudy.students.base import Student, block_size
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 """(block index, step index, shape [B, b, C, h, w]) -> standard normal noise; recorded draws do as well."""
+_NUMBERS_AT_ONCE = 1 << 20  # latent numbers: any batch of the small students, one clip of Wan's
 OnState = Callable[[int, Tensor, Tensor], None]
 """(step index, state x_t [B, b, C, h, w], its levels [B, b]): told what the sampler visits, block by block."""
 Switch = Callable[[int, Any], Any]
 """(block index, cache) -> the conditioning to go on with, or None to keep the one that holds."""
+
+
+def clips_at_once(student: Student, frames: int) -> int:
+    """Return how many clips of ``frames`` latent frames are drawn together: the cache of a large one fills gigabytes."""
+    return max(1, _NUMBERS_AT_ONCE // (frames * math.prod(student.latent_shape)))
 
 
 class SeededNoise:

@@ -78,6 +78,11 @@ class UMT5Text:
             filled[i, : len(row)] = row
         return filled
 
+    @property
+    def name(self) -> str:
+        """What saved students call it, see ``students.wan.text``."""
+        return f"umt5:{self.path}"
+
     def __deepcopy__(self, memo: object) -> "UMT5Text":
         """Policies copied from one student share the frozen encoder."""
         return self

@@ -18,7 +18,7 @@ from understudy.discriminators.base import Discriminator
 from understudy.discriminators.build import build_discriminator
 from understudy.discriminators.canonical import levels_below, rerender
 from understudy.students.base import StudentModule, block_sizes
-from understudy.students.rollout import SeededNoise, roll_chain
+from understudy.students.rollout import SeededNoise, clips_at_once, roll_chain
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
 from understudy.training.update import Loss, student_update
@@ -193,9 +193,15 @@ class OnPolicy(Generic[Settings]):
         texts = [self.data.prompts[p] for p in index]
         seeds = torch.randint(2**62, (2, len(index)), generator=generator)
         opening = seeds[1].reshape(prompts, group)[:, :1].expand(-1, group).flatten()
-        noise = SeededNoise(seeds[0].tolist(), opening.tolist(), shared)
-        text = policy.encode_text(texts)
-        return texts, index, roll_chain(policy, text, len(index), self.levels, noise, self.data.latents.shape[1])
+        frames, parts = self.data.latents.shape[1], []
+        size = clips_at_once(policy, frames)
+        for low in range(0, len(index), size):
+            rows = slice(low, low + size)
+            noise = SeededNoise(seeds[0, rows].tolist(), opening[rows].tolist(), shared)
+            text = policy.encode_text(texts[rows])
+            parts.append(roll_chain(policy, text, len(texts[rows]), self.levels, noise, frames))
+        latents, states, levels = zip(*parts, strict=True)
+        return texts, index, (torch.cat(latents), torch.cat(states, 1), torch.cat(levels, 1))
 
     def _redrawn(self, latents: Tensor, prompts: list[str], seed: int) -> Tensor:
         """Return clips [N, F, C, h, w] drawn again by the start student, as they are if the recipe asks for none."""

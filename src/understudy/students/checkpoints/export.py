@@ -5,9 +5,9 @@ from typing import Final
 
 from understudy.errors import CheckpointError
 from understudy.files import new_path
-from understudy.students.bundle import BUILTIN, Bundle, bundle_folder, load_bundle, save_bundle
-from understudy.students.checkpoints.layout import WanSizes
-from understudy.students.checkpoints.read import Checkpoint, is_public_checkpoint, read_checkpoint
+from understudy.students.bundle import Bundle, bundle_folder, load_bundle, save_bundle
+from understudy.students.checkpoints.read import Checkpoint, names_public_checkpoint, read_checkpoint
+from understudy.students.checkpoints.start import sizes_of_spec
 from understudy.students.checkpoints.write import write_diffusers, write_self_forcing
 from understudy.students.lora import copy_adapter
 from understudy.students.wan.spec import WanSpec
@@ -30,7 +30,7 @@ def export(source: str, to: str, out: Path, weights: str | None = None, heads: i
         UnderstudyError: ``out`` exists or cannot be written.
     """
     folder = bundle_folder(source)
-    public = not source.startswith(BUILTIN) and not _is_bundle(folder) and is_public_checkpoint(Path(source))
+    public = names_public_checkpoint(source)
     if to not in FORMATS:
         raise CheckpointError(f"there is no format {to!r}; choose one of {', '.join(FORMATS)}")
     if to == "lora" and not public:
@@ -48,11 +48,6 @@ def export(source: str, to: str, out: Path, weights: str | None = None, heads: i
     return f"{len(found.tensors)} tensors of {found.origin}, for {to}"
 
 
-def _is_bundle(folder: Path) -> bool:
-    """Return whether ``folder`` is a bundle, which public folders of safetensors are told from by their files."""
-    return (folder / "student.safetensors").is_file()
-
-
 def _of_bundle(bundle: Bundle, to: str) -> Checkpoint:
     """Return a bundle's Wan student, linear weights [D, D_in], as if it had been read from a public checkpoint."""
     spec = bundle.student.spec
@@ -60,17 +55,4 @@ def _of_bundle(bundle: Bundle, to: str) -> Checkpoint:
         raise CheckpointError(
             f"{bundle.source} is a {bundle.student.kind}, and {to} holds Wan transformers only: export it as bundle"
         )
-    sizes = WanSizes(
-        dim=spec.dim,
-        ffn_dim=spec.ffn_dim,
-        heads=spec.heads,
-        layers=spec.layers,
-        freq_dim=spec.freq_dim,
-        text_dim=spec.text_dim,
-        text_length=spec.text_len,
-        in_channels=spec.in_channels,
-        out_channels=spec.out_channels,
-        patch=spec.patch,
-        eps=spec.eps,
-    )
-    return Checkpoint(dict(bundle.student.state_dict()), sizes, "original", "", bundle.source)
+    return Checkpoint(dict(bundle.student.state_dict()), sizes_of_spec(spec), "original", "", bundle.source)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from understudy.errors import CheckpointError
-from understudy.students.bundle import check_tensors, read_tensors
+from understudy.students.bundle import BUILTIN, bundle_folder, check_tensors, read_tensors
 from understudy.students.checkpoints.layout import Layout, WanSizes, layout_of, renamed, shapes, sizes_of
 
 WEIGHTS: Final = ("generator_ema", "generator", "model", "state_dict")
@@ -51,6 +51,13 @@ def is_public_checkpoint(path: Path) -> bool:
     if path.is_file():
         return path.suffix in (".safetensors", *_TORCH_FILES)
     return path.is_dir() and (_transformer_folder(path) != path or bool(_weight_files(path)))
+
+
+def names_public_checkpoint(source: str) -> bool:
+    """Return whether ``source`` is a public checkpoint, not a bundle: folders are told apart by their files."""
+    if source.startswith(BUILTIN) or (bundle_folder(source) / "student.safetensors").is_file():
+        return False
+    return is_public_checkpoint(Path(source))
 
 
 def read_checkpoint(path: str | Path, weights: str | None = None, heads: int | None = None) -> Checkpoint:

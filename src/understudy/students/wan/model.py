@@ -6,8 +6,8 @@ public code overwrites its cache while gradients are on, which leaks them across
 block by block over what each block sees: no mask, any token count, the same window and sink as the cache.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -97,6 +97,12 @@ class WanStudent(StudentModule):
     def frame_tokens(self) -> int:
         """Tokens of one latent frame as it is drawn."""
         return self._tokens(self.spec.height, self.spec.width)
+
+    def use_text(self, encoder: Callable[[Sequence[str]], Tensor]) -> None:
+        """Take ``encoder``, prompts -> embeddings [B, S, text_dim]; a saved student names it if it has a ``name``."""
+        self.source.use(encoder)
+        if name := getattr(encoder, "name", ""):
+            self.spec = replace(self.spec, text=name)
 
     def encode_text(self, prompts: Sequence[str]) -> WanText:
         """Return the conditioning of B prompts."""

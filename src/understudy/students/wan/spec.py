@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from understudy import flow
+from understudy.clips import ClipForm
 from understudy.errors import ConfigError
 
 
@@ -86,6 +87,9 @@ def wan_14b(**changes: Any) -> WanSpec:
     return replace(WanSpec(dim=5120, ffn_dim=13824, layers=40, heads=40), **changes)
 
 
+_FORM: Final = ClipForm(480, 832, 16.0, 81)
+
+
 @dataclass(frozen=True)
 class WanPreset:
     """What a public checkpoint needs to be run as it was trained.
@@ -94,6 +98,7 @@ class WanPreset:
         blocks, window, sink: see ``WanSpec``.
         steps: timesteps of its sampler in 0..1000, before the shift; one list for each of the first blocks.
         shift: timestep shift.
+        form: the clips it draws.
         source: where the settings come from.
     """
 
@@ -103,6 +108,7 @@ class WanPreset:
     steps: tuple[tuple[int, ...], ...]
     shift: float
     source: str
+    form: ClipForm = _FORM
 
     @property
     def levels(self) -> flow.Levels:

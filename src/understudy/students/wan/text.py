@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from understudy.errors import ConfigError
+from understudy.students.umt5 import UMT5Text
 
 Encoder = Callable[[Sequence[str]], Tensor]
 """Prompts -> embeddings [B, S, text_dim], zero past each prompt's end."""
@@ -54,10 +55,17 @@ class HashedWords:
         return out
 
 
+def _umt5(where: str, length: int) -> Encoder:
+    if not where:
+        raise ConfigError("this student reads UMT5 embeddings and does not say where UMT5 is: set student.text.path")
+    return UMT5Text(where, length=length)
+
+
 ENCODERS: Final[dict[str, Callable[[str, int, int], Encoder]]] = {
     "words": lambda where, width, length: HashedWords(width, length),
+    "umt5": lambda where, width, length: _umt5(where, length),
 }
-"""Makers of text encoders by kind: (where, width, length) -> encoder. An extra registers its own."""
+"""Makers of text encoders by kind: (where, width, length) -> encoder."""
 
 
 class TextSource:
