@@ -37,11 +37,11 @@ def centroids(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 
 def foreign_mp4(pixel_format: str = "yuv420p", movflags: str = "faststart", rotation: int = 0) -> bytes:
-    """What other writers make: B-frames, an edit list, halved colour resolution, index first; 40 frames."""
+    """What other writers make: B-frames, an edit list, halved colour resolution, index first; 40 frames, lossless."""
     # A real file: moving the index to the front makes FFmpeg open it a second time, by name.
     file = Path(tempfile.mkdtemp()) / "x.mp4"
     with av.open(str(file), "w", container_options={"movflags": movflags}) as container:
-        stream = container.add_stream("libx264", rate=24, options={"bf": "3"})
+        stream = container.add_stream("libx264", rate=24, options={"bf": "3", "qp": "0"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
         if rotation:
             stream.set_display_rotation(rotation)
