@@ -2,6 +2,7 @@
 
 import secrets
 import signal
+import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Annotated, ClassVar
 from tyro.conf import Positional, arg
 
 from understudy.commands.base import UsageError, Verb
+from understudy.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,22 @@ class Serve(Verb):
         access = Access() if loopback else Access(hosts=None, token=token)
         limits = Limits(sessions=self.sessions, queue=self.queue)
         app = build_app(bundles, Scheduler(limits), access)
-        config = uvicorn.Config(
-            app,
-            host=self.host,
-            port=self.port,
-            log_level="warning",
-            ws_max_size=limits.message_bytes,
-            timeout_graceful_shutdown=3,
-        )
+        config = uvicorn.Config(app, log_level="warning", ws_max_size=limits.message_bytes, timeout_graceful_shutdown=3)
         server = uvicorn.Server(config)
+        listening = _listen(self.host, self.port)
         # uvicorn stops gracefully, then raises the signal again for us: an ordered stop is no failure.
         signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
-        print(f"open http://{self.host}:{self.port}/{f'#token={token}' if token else ''}", flush=True)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        print(f"open http://{host}:{listening.getsockname()[1]}/{f'#token={token}' if token else ''}", flush=True)
         with suppress(KeyboardInterrupt):
-            server.run()
+            server.run(sockets=[listening])
         return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there, so that an address that cannot be had is known before any other word."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"cannot listen on {host} port {port} ({reason}); choose another --port or --host") from None
