@@ -254,12 +254,12 @@ def _results(worker: Worker, keys: Sequence[str], policy: Policy, pace: Pace) ->
 
 def _serial(worker: Worker, keys: Sequence[str], pace: Pace) -> Iterator[_Result]:
     """Settle the jobs one after the other, in this thread."""
-    todo = deque(keys)
-    while todo:
-        key = todo.popleft()
+    waiting = deque(keys)
+    while waiting:
+        key = waiting.popleft()
         result = worker.settle(key)
         if result[0] == "elsewhere":  # its other collector may be killed yet
-            todo.append(key)
+            waiting.append(key)
             pace.wait(_ELSEWHERE_SECONDS)
             continue
         yield result
@@ -267,19 +267,19 @@ def _serial(worker: Worker, keys: Sequence[str], pace: Pace) -> Iterator[_Result
 
 def _parallel(worker: Worker, keys: Sequence[str], pace: Pace, threads: int) -> Iterator[_Result | None]:
     """Settle the jobs in ``threads`` threads; an error in one stops all."""
-    todo = deque(keys)
+    waiting = deque(keys)
     results: queue.SimpleQueue[_Result | BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            while todo:
+            while waiting:
                 try:
-                    key = todo.popleft()
+                    key = waiting.popleft()
                 except IndexError:
                     break
                 result = worker.settle(key)
                 if result[0] == "elsewhere":
-                    todo.append(key)
+                    waiting.append(key)
                     pace.wait(_ELSEWHERE_SECONDS)
                 else:
                     results.put(result)
