@@ -48,9 +48,7 @@ def ignore(report: CollectReport) -> None:
 
 def live(world: World) -> Counter[tuple[str, int]]:
     """Jobs that the server made and still stands by, by prompt and seed."""
-    return Counter(
-        (job.request["prompt"], job.request["seed"]) for job in world.jobs.values() if not (job.failed or job.forgotten)
-    )
+    return Counter((job.request["prompt"], job.request["seed"]) for job in world.jobs.values() if job.good)
 
 
 def test_every_clip_arrives_once_whatever_goes_wrong(world: World, tmp_path: Path) -> None:
@@ -68,6 +66,75 @@ def test_every_clip_arrives_once_whatever_goes_wrong(world: World, tmp_path: Pat
     record = store.records()[0]
     assert (record.received["frames"], record.received["width"]) == (4, 16)
     assert record.provenance["job"] in world.jobs
+
+
+def always(world: World, stage: str, fault: str) -> None:
+    """Have every request at ``stage`` meet ``fault``; no other request meets any."""
+    world.fault = lambda at, kinds: fault if at == stage else ""  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("fault", ["gone", "truncated", "empty", "html", "corrupt", "private-redirect"])
+def test_a_good_job_is_never_asked_for_again_but_taken_up_by_its_id(world: World, tmp_path: Path, fault: str) -> None:
+    store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:3], 1, 0)
+    always(world, "content", fault)
+    for _ in range(2):
+        with pytest.raises(TeacherError, match=r"3 are left of 3.*\(3 tries\)"):
+            collect(teacher(world), jobs, store, TINY, ignore, Policy(**{**FAST, "downloads": 3, "tries": 3}))
+    assert (len(world.jobs), len(store)) == (3, 0)
+    with Ledger(store.path) as ledger:
+        assert {(row.state, row.handle in world.jobs) for row in ledger.jobs()} == {("running", True)}
+    always(world, "", "")
+    assert collect(teacher(world), jobs, store, TINY, ignore, Policy(**FAST)).done == 3
+    assert len(world.jobs) == 3
+
+
+def test_a_job_that_takes_too_long_is_left_and_taken_up(world: World, tmp_path: Path) -> None:
+    store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:2], 1, 0)
+    world.delay = 0.4
+    with pytest.raises(TeacherError, match=r"2 are left of 2.*not done after 0\.05 seconds"):
+        collect(teacher(world), jobs, store, TINY, ignore, Policy(timeout=0.05, **FAST))
+    assert collect(teacher(world), jobs, store, TINY, ignore, Policy(**FAST)).done == 2
+    assert len(world.jobs) == 2
+
+
+def test_the_user_may_ask_again_for_a_job_that_was_left(world: World, tmp_path: Path) -> None:
+    store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:2], 1, 0)
+    always(world, "content", "gone")
+    with pytest.raises(TeacherError, match="--retry-unsure"):
+        collect(teacher(world, price=0.5), jobs, store, TINY, ignore, Policy(**FAST), approve=lambda estimate: None)
+    always(world, "", "")
+    policy = Policy(retry_unsure=True, **FAST)
+    report = collect(teacher(world, price=0.5), jobs, store, TINY, ignore, policy, approve=lambda estimate: None)
+    assert (report.done, len(world.jobs)) == (2, 4)
+    assert report.spent == pytest.approx(2.0)  # the jobs that were left may be charged for as well
+
+
+@pytest.mark.parametrize("fault", ["fail", "expire", "forget"])
+def test_a_job_that_the_teacher_lost_is_asked_for_again(world: World, tmp_path: Path, fault: str) -> None:
+    store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:2], 1, 0)
+    hit: set[str] = set()
+
+    def once(stage: str, kinds: tuple[str, ...]) -> str:
+        new = stage == "poll" and len(hit) < 2
+        hit.update([f"{len(hit)}"] if new else [])
+        return fault if new else ""
+
+    world.fault = once  # type: ignore[method-assign]
+    assert collect(teacher(world), jobs, store, TINY, ignore, Policy(**FAST)).done == 2
+    assert (len(world.jobs), len(live(world))) == (4, 2)
+    with Ledger(store.path) as ledger:
+        assert {row.number for row in ledger.jobs()} == {2}
+
+
+@pytest.mark.parametrize("status", [400, 403, 418])
+def test_an_odd_answer_about_a_job_says_nothing_of_the_prompt(world: World, tmp_path: Path, status: int) -> None:
+    store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:1], 1, 0)
+    always(world, "poll", str(status))
+    with pytest.raises(TeacherError, match="1 are left of 1"):
+        collect(teacher(world), jobs, store, TINY, ignore, Policy(**{**FAST, "tries": 3}))
+    always(world, "", "")
+    assert collect(teacher(world), jobs, store, TINY, ignore, Policy(**FAST)).done == 1
+    assert len(world.jobs) == 1
 
 
 def test_a_lost_answer_is_never_asked_for_twice_without_idempotence(world: World, tmp_path: Path) -> None:

@@ -262,3 +262,40 @@ def test_a_forked_process_has_a_worker_of_its_own(video: Video) -> None:
         assert os.waitpid(pid, 0)[1] == 0
         assert guard.probe(path).frames == 16
         assert guard._process.pid == worker
+
+
+def test_damage_that_a_decoder_paints_over_is_refused(video: Video) -> None:
+    path = video("a.mkv", picture(), codec="ffv1", pixel_format="bgr0", options={"level": "3", "slicecrc": "1"})
+    data = bytearray(path.read_bytes())
+    data[2 * len(data) // 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ClipError, match=r"damaged at frame \d+ \(.*crc"):
+        probe(path)
+
+
+@pytest.mark.parametrize("where", ["hole", "tail", "end"])
+def test_a_gif_has_to_be_whole(video: Video, where: str) -> None:
+    path = video("a.gif", codec="gif", pixel_format="rgb8", fps=10)
+    data = path.read_bytes()
+    third = len(data) // 3
+    changed = {"hole": data[:third] + bytes(third) + data[2 * third :], "tail": data + b"more", "end": data[:-1] + b"x"}
+    path.write_bytes(changed[where])
+    with pytest.raises(ClipError, match=r"damaged|cut short"):
+        probe(path)
+
+
+def test_a_transport_stream_cut_inside_a_packet_is_refused(video: Video) -> None:
+    path = video("a.ts", codec="mpeg2video", fps=24)
+    path.write_bytes(path.read_bytes()[: -188 * 3 + 5])
+    with pytest.raises(ClipError, match="no whole number of packets"):
+        probe(path)
+
+
+def test_more_frames_than_promised_are_refused(video: Video) -> None:
+    path = video("a.avi", codec="mjpeg", pixel_format="yuvj420p")
+    data = path.read_bytes()
+    at = data.index(b"strh") + 40  # the stream header's length in frames
+    assert data[at : at + 4] == (16).to_bytes(4, "little")
+    path.write_bytes(data[:at] + (9).to_bytes(4, "little") + data[at + 4 :])
+    with pytest.raises(ClipError, match="16 frames where it promises 9"):
+        probe(path)

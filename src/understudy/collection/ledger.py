@@ -170,18 +170,20 @@ class Ledger:
         Jobs that failed or expired before are queued again, except where nobody knows whether the teacher has them.
         """
         now = _now()
-        rows = [(j.key, j.teacher, j.prompt, json.dumps(j.asked, sort_keys=True), j.seed, now) for j in jobs]
         with self._writing() as database:
-            database.executemany(
-                "INSERT OR IGNORE INTO jobs (key, teacher, prompt, asked, seed, state, changed) "
-                "VALUES (?, ?, ?, ?, ?, 'queued', ?)",
-                rows,
-            )
-            database.executemany(
-                "UPDATE jobs SET state = 'queued', handle = NULL, reason = '', changed = ? "
-                "WHERE key = ? AND state IN ('failed', 'expired') AND NOT unsure AND owner IS NULL",
-                [(now, row[0]) for row in rows if row[0] not in settled],
-            )
+            for job in jobs:
+                asked = json.dumps(job.asked, sort_keys=True)
+                database.execute(
+                    "INSERT OR IGNORE INTO jobs (key, teacher, prompt, asked, seed, state, changed) "
+                    "VALUES (?, ?, ?, ?, ?, 'queued', ?)",
+                    (job.key, job.teacher, job.prompt, asked, job.seed, now),
+                )
+                if job.key not in settled:
+                    database.execute(
+                        "UPDATE jobs SET state = 'queued', handle = NULL, reason = '', changed = ? "
+                        "WHERE key = ? AND state IN ('failed', 'expired') AND NOT unsure AND owner IS NULL",
+                        (now, job.key),
+                    )
             ended = [(state, now, key, state) for key, state in settled.items()]
             database.executemany(
                 "UPDATE jobs SET state = ?, unsure = 0, owner = NULL, changed = ? WHERE key = ? AND state <> ?", ended
@@ -192,11 +194,15 @@ class Ledger:
             )
 
     def retry_unsure(self, keys: Iterable[str]) -> None:
-        """Queue those jobs again of which nobody knows whether the teacher has them: it may make them twice."""
+        """Queue those jobs again of which nobody knows whether the teacher has them, and those that `leave` left.
+
+        The teacher may then make, and charge for, them twice.
+        """
         with self._writing() as database:
             database.executemany(
                 "UPDATE jobs SET state = 'queued', handle = NULL, unsure = 0, reason = '', changed = ? "
-                "WHERE key = ? AND unsure AND handle IS NULL AND owner IS NULL",
+                "WHERE key = ? AND owner IS NULL AND ((unsure AND handle IS NULL) "
+                "OR (state = 'running' AND handle IS NOT NULL AND reason <> ''))",
                 [(_now(), key) for key in keys],
             )
 
@@ -224,7 +230,8 @@ class Ledger:
                 return None
             now = _now()
             database.execute(
-                "UPDATE jobs SET state = 'running', handle = NULL, unsure = 1, number = ?, changed = ? WHERE key = ?",
+                "UPDATE jobs SET state = 'running', handle = NULL, unsure = 1, number = ?, reason = '', changed = ? "
+                "WHERE key = ?",
                 (number + 1, now, key),
             )
             database.execute(
@@ -256,6 +263,14 @@ class Ledger:
         with self._writing() as database:
             database.execute(
                 "UPDATE jobs SET state = 'failed', unsure = 1, reason = ?, owner = NULL, changed = ? WHERE key = ?",
+                (reason, _now(), key),
+            )
+
+    def leave(self, key: str, reason: str) -> None:
+        """Note why job ``key``, which the teacher has, came to no end; the next collection asks about it by its handle."""
+        with self._writing() as database:
+            database.execute(
+                "UPDATE jobs SET reason = ?, owner = NULL, changed = ? WHERE key = ? AND state = 'running'",
                 (reason, _now(), key),
             )
 

@@ -6,14 +6,15 @@ again. It gets no secrets (its environment is empty), and answers in JSON and ra
 
 import json
 import os
+import queue
 import selectors
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -226,17 +227,44 @@ class Guard:
         process.wait()
 
 
-_shared = Guard()
+class GuardPool:
+    """Guards for several threads at once, each started when it is first needed."""
+
+    def __init__(self, size: int) -> None:
+        """Have up to ``size`` decoding processes."""
+        self._size = size
+        # The last one given back goes out first: one thread alone never starts a second process.
+        self._free: queue.LifoQueue[Guard] = queue.LifoQueue()
+        for _ in range(size):
+            self._free.put(Guard())
+
+    @contextmanager
+    def borrow(self) -> Iterator[Guard]:
+        """Have a guard to oneself, waiting for one when all are at work."""
+        guard = self._free.get()
+        try:
+            yield guard
+        finally:
+            self._free.put(guard)
+
+    def close(self) -> None:
+        """Stop all processes, once they are given back."""
+        for _ in range(self._size):
+            self._free.get().close()
 
 
-def shared_guard() -> Guard:
-    """Return the guard of this process that `probe` and `read_clip` use."""
-    return _shared
+_shared = GuardPool(min(4, os.cpu_count() or 1))
+
+
+def borrow_guard() -> AbstractContextManager[Guard]:
+    """Have one of the guards of this process that `probe` and `read_clip` use to oneself."""
+    return _shared.borrow()
 
 
 def probe(path: str | Path, source: str | None = None) -> VideoFacts:
-    """Say what the video file ``path`` holds, by decoding it in the shared guarded process; see `Guard.probe`."""
-    return _shared.probe(path, source)
+    """Say what the video file ``path`` holds, by decoding it in a shared guarded process; see `Guard.probe`."""
+    with _shared.borrow() as guard:
+        return guard.probe(path, source)
 
 
 def probe_bytes(data: bytes, source: str = "clip") -> VideoFacts:
@@ -244,9 +272,10 @@ def probe_bytes(data: bytes, source: str = "clip") -> VideoFacts:
     with tempfile.NamedTemporaryFile(prefix="understudy-") as file:
         file.write(data)
         file.flush()
-        return _shared.probe(file.name, source)
+        return probe(file.name, source)
 
 
 def read_clip(path: str | Path, form: ClipForm | None = None) -> Clip:
-    """Decode the video file ``path`` in the shared guarded process; see `Guard.read`."""
-    return _shared.read(path, form)
+    """Decode the video file ``path`` in a shared guarded process; see `Guard.read`."""
+    with _shared.borrow() as guard:
+        return guard.read(path, form)

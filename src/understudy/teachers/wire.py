@@ -89,7 +89,7 @@ def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 class WireTeacher:
     """A service or a server that speaks one of the shapes; a `understudy.teachers.base.JobTeacher`."""
 
-    local = False
+    local = own_files = False
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class WireTeacher:
         if state == "done" and reason and not shape.asset:
             state = "failed"  # an error inside a completed job
         if state == "done" and shape.result:
-            reply = self._ask(shape.result, names)
+            reply = self._ask(shape.result, names, final=True)
         if state in ("failed", "expired"):
             code = at(reply.data, "error.code") or ""
             return JobStatus("rejected" if _MODERATION.search(f"{reason} {code}") else state, reason[:300])
@@ -169,17 +169,32 @@ class WireTeacher:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _ask(self, template: str, names: Mapping[str, str]) -> Reply:
+    def _ask(self, template: str, names: Mapping[str, str], final: bool = False) -> Reply:
+        """Ask about a job; ``final``: the answer is its end, so that a refusal there is one of the prompt."""
         reply = self._web.ask("GET", _address(template, names))
         if reply.status == 404:
             raise JobForgotten(f"{self._web.host} does not know the job any more")
         if reply.status == 200 and reply.data is None:
             raise TransientError(f"{self._web.host} answered with something that is no JSON")
-        self._check(reply)
+        self._check_codes(reply)
+        if reply.status >= 400:
+            said = f"{self._web.host} says of a job it has: {reply.reason} (status {reply.status})"
+            if final:
+                raise PromptRejected(said)
+            raise TransientError(said)  # whatever is wrong with the question, the job is there
         return reply
 
     def _check(self, reply: Reply) -> None:
-        """Raise what an answer that is no success means."""
+        """Raise what an answer to a submission that is no success means."""
+        said = f"{self._web.host} says: {reply.reason}"
+        self._check_codes(reply)
+        if reply.status >= 400:
+            if self._took_one:  # the form of our requests is right, so it is this prompt
+                raise PromptRejected(f"{said} (status {reply.status})")
+            raise TeacherError(f"{said} (status {reply.status}); check teacher.model and teacher.body")
+
+    def _check_codes(self, reply: Reply) -> None:
+        """Raise what the codes and words of an answer mean."""
         shape, said = self._shape, f"{self._web.host} says: {reply.reason}"
         code = at(reply.data, shape.code_at) if shape.code_at else None
         if code in shape.stopping_codes:
@@ -188,10 +203,6 @@ class WireTeacher:
             raise TransientError(f"{said} (code {code})")
         if code in shape.rejected_codes or (reply.status >= 400 and _MODERATION.search(reply.text)):
             raise PromptRejected(said)
-        if reply.status >= 400:
-            if self._took_one:  # the form of our requests is right, so it is this prompt
-                raise PromptRejected(f"{said} (status {reply.status})")
-            raise TeacherError(f"{said} (status {reply.status}); check teacher.model and teacher.body")
 
     def _names(self, handle: str) -> dict[str, str]:
         if self._shape.keep:
