@@ -82,7 +82,7 @@ class Durations:
     """
 
     def __init__(self, longest: float) -> None:
-        """Wait ``longest`` seconds between two questions as long as nothing is known, and never longer after the first."""
+        """Wait ``longest`` seconds between two questions as long as nothing is known; later no longer, or 1 %."""
         self._longest = longest
         self._last: deque[float] = deque(maxlen=32)
         self._lock = threading.Lock()
@@ -105,4 +105,4 @@ class Durations:
             known = bool(self._last)
         if later is None:  # it takes longer than any lately
             later = max(finest, 0.02 * waited) if known else self._longest
-        return min(later, self._longest)
+        return min(later, max(self._longest, 0.01 * waited))
