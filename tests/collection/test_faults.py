@@ -31,7 +31,7 @@ def world() -> Iterator[World]:
     world = World(WorldTeacher(size=16, frames=4))
     server = serve(world)
     world.port = server.server_port  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield world
     server.shutdown()
     server.server_close()

@@ -42,6 +42,7 @@ class Shape(BaseModel):
     encoding: str = "auto"
     keep: dict[str, str] = {}
     reason: tuple[str, ...] = ()
+    error_at: tuple[str, ...] = ()
     result: str = ""
     asset: str = ""
     asset_at: tuple[str, ...] = ()
@@ -148,8 +149,8 @@ class WireTeacher:
         said = next((word for path in _paths(shape.state) if isinstance(word := at(reply.data, path), str)), "")
         state: JobState = next((state for state, words in shape.states.items() if said in words), "running")
         reason = next((str(found) for path in shape.reason if (found := at(reply.data, path))), "")
-        if state == "done" and reason and not shape.asset:
-            state = "failed"  # an error inside a completed job
+        if state == "done" and any(at(reply.data, path) for path in shape.error_at):
+            state = "failed"
         if state == "done" and shape.result:
             reply = self._ask(shape.result, names, final=True)
         if state in ("failed", "expired"):

@@ -32,6 +32,7 @@ class Dialect:
     }
     scheme: ClassVar[str] = "Bearer"
     form_only: ClassVar[bool] = False
+    expires: ClassVar[bool] = True  # whether it says of a job that it has expired; otherwise it forgets it
 
     def locate(self, method: str, path: str, query: str) -> tuple[str, str]:
         """Return which place ``path`` is, and the id of the job in it; two empty words for nowhere."""
@@ -135,6 +136,7 @@ class Fal(Dialect):
 
     prefix = "/"
     scheme = "Key"
+    expires = False
 
     def locate(self, method: str, path: str, query: str) -> tuple[str, str]:
         """Take any model's path."""
@@ -222,6 +224,7 @@ class MiniMax(Dialect):
     """MiniMax, version 2: answers 200 and puts a code into ``base_resp``."""
 
     prefix = "/v2"
+    expires = False
     words: ClassVar[Mapping[str, str]] = Ark.words
 
     def locate(self, method: str, path: str, query: str) -> tuple[str, str]:
@@ -260,6 +263,7 @@ class Replicate(Dialect):
     """Replicate's predictions."""
 
     prefix = "/v1/predictions"
+    expires = False
     words: ClassVar[Mapping[str, str]] = {
         **Dialect.words,
         "queued": "starting",
@@ -297,6 +301,7 @@ class ComfyUI(Dialect):
     """ComfyUI's server: graphs in, a history of what they wrote, files by name."""
 
     prefix = "/prompt"
+    expires = False
 
     def locate(self, method: str, path: str, query: str) -> tuple[str, str]:
         """Find jobs by their prompt id, files by their name."""

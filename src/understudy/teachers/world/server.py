@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "garbage":
             self._raw(200, b"<html>busy</html>", "application/json")
             return
-        if fault == "forget":
+        if fault == "forget" or (fault == "expire" and not self.world.dialect.expires):
             job.forgotten = True
             self._answer(self.world.dialect.unknown())
             return
