@@ -10,12 +10,13 @@ import pytest
 from understudy.collection.collect import CollectReport, Estimate, Policy, collect, plan_jobs
 from understudy.collection.ledger import Budget, Ledger
 from understudy.collection.store import ClipStore
-from understudy.errors import ConfigError, TeacherError
+from understudy.errors import ConfigError, TeacherError, TrainingForbidden
+from understudy.ingest import c2pa
 from understudy.teachers.base import ClipParams, Terms
 from understudy.teachers.web import Web
 from understudy.teachers.wire import WireTeacher, load_shape
 from understudy.teachers.world import grammar
-from understudy.teachers.world.server import World, serve
+from understudy.teachers.world.server import Job, World, serve
 from understudy.teachers.world.teacher import WorldTeacher
 
 pytest.importorskip("httpx")
@@ -188,3 +189,21 @@ def test_nothing_is_asked_without_permission_or_approval(world: World, tmp_path:
     said = "written consent of the maker"
     collect(teacher(world, terms=Terms("no", "they say no")), jobs, store, TINY, ignore, permission=said)
     assert said in store.records()[0].terms
+
+
+def test_a_do_not_train_assertion_stops_the_collection(world: World, tmp_path: Path) -> None:
+    body = b"uuid" + c2pa._UUID + b"c2pa.training-mining notAllowed"
+    drawn, draw = list[str](), world.draw
+
+    def marked(job: Job) -> bytes:
+        drawn.append(job.id)
+        return draw(job) + ((len(body) + 4).to_bytes(4, "big") + body if len(drawn) == 3 else b"")
+
+    world.draw = marked  # type: ignore[method-assign]
+    store = ClipStore(tmp_path / "store", create=True)
+    with pytest.raises(TrainingForbidden, match="collection stops"):
+        collect(teacher(world), plan_jobs(PROMPTS, 2, 0), store, TINY, ignore, Policy(**FAST))
+    assert 2 <= len(store) < len(drawn) < 2 * len(PROMPTS)  # what came before is kept, nothing is asked after it
+    assert not any(body in store.clip_path(record).read_bytes() for record in store)
+    assert store.verify() == []
+    assert list((store.path / "collectors").glob("*/*.part")) == []
