@@ -153,7 +153,7 @@ def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
     """Return how the recipe wants its teacher to be asked."""
     settings = config.collection
     return Policy(
-        concurrency=settings.concurrency or (2 if config.teacher.kind == "api" else 1),
+        concurrency=settings.concurrency or (2 if config.teacher.kind in ("api", "comfyui") else 1),
         per_minute=settings.per_minute,
         poll=settings.poll,
         attempts=settings.attempts,

@@ -139,22 +139,16 @@ def test_an_odd_answer_about_a_job_says_nothing_of_the_prompt(world: World, tmp_
 
 
 def test_a_lost_answer_is_never_asked_for_twice_without_idempotence(world: World, tmp_path: Path) -> None:
-    world.fault = lambda stage, kinds: "accepted-drop" if stage == "submit" else ""  # type: ignore[method-assign]
     store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:2], 1, 0)
+    always(world, "submit", "accepted-drop")
     for _ in range(2):
-        with pytest.raises(TeacherError, match="retry-unsure"):
+        with pytest.raises(TeacherError, match=r"2 jobs failed.*retry-unsure"):
             collect(teacher(world, idempotent=False), jobs, store, TINY, ignore, Policy(**FAST))
-        assert len(world.jobs) == 2 if _ == 0 else True
-        world.fault = lambda stage, kinds: ""  # type: ignore[method-assign]
-        if _ == 0:
-            made = len(world.jobs)
-            report = collect(teacher(world, idempotent=False), jobs, store, TINY, ignore, Policy(**FAST))
-            assert (report.done, len(world.jobs)) == (0, made)
-            break
-    assert (
-        collect(teacher(world, idempotent=False), jobs, store, TINY, ignore, Policy(retry_unsure=True, **FAST)).done
-        == 2
-    )
+        assert (len(world.jobs), len(store)) == (2, 0)
+        always(world, "", "")
+    policy = Policy(retry_unsure=True, **FAST)
+    assert collect(teacher(world, idempotent=False), jobs, store, TINY, ignore, policy).done == 2
+    assert len(world.jobs) == 4
 
 
 def test_a_refused_prompt_is_recorded_and_not_asked_again(world: World, tmp_path: Path) -> None:

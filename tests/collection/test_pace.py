@@ -27,7 +27,7 @@ def test_jobs_of_one_duration_are_soon_seen_at_their_end(true: float, poll: floa
     assert all(0 <= late <= poll for _, late in seen[:1])
     last = seen[-32:]
     assert sum(late for _, late in last) / len(last) < 0.05 + 0.005 * true
-    assert max(questions for questions, _ in last) < 40  # one for each of the last jobs, and a few
+    assert max(questions for questions, _ in last) < 72  # one for each of the last jobs, and a few
 
 
 @settings(max_examples=25, deadline=None)
@@ -35,7 +35,7 @@ def test_jobs_of_one_duration_are_soon_seen_at_their_end(true: float, poll: floa
 def test_questions_do_not_grow_with_the_duration(seed: int, spread: float) -> None:
     drawn, durations = random.Random(seed), Durations(2.0)
     seen = [ask(durations, 300 * (1 + drawn.uniform(-spread, spread))) for _ in range(120)]
-    assert sum(late for _, late in seen[60:]) / 60 < 2.4  # under 1 %
+    assert sum(late for _, late in seen[60:]) / 60 < 1.8  # 0.6 %
     assert sum(questions for questions, _ in seen[60:]) / 60 < 100
 
 

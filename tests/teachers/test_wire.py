@@ -1,23 +1,22 @@
 """Every shape against a server that speaks it, over real sockets."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from understudy.collection.collect import CollectReport, Policy, collect, plan_jobs
 from understudy.collection.store import ClipStore
-from understudy.config import ApiTeacherConfig, TermsConfig
 from understudy.errors import ConfigError, PromptRejected, TeacherError, TeacherStopped
+from understudy.teacher_config import ApiTeacherConfig, TermsConfig
 from understudy.teachers.base import ClipParams, ClipRequest
 from understudy.teachers.build import build, clip_params
-from understudy.teachers.wire import WireTeacher, at, fill, load_shape, merge
+from understudy.teachers.wire import WireTeacher, at, load_shape, merge
 from understudy.teachers.world import grammar
-from understudy.teachers.world.server import World, serve
-from understudy.teachers.world.teacher import WorldTeacher
+from understudy.teachers.world.server import World
 
 pytest.importorskip("httpx")
 
@@ -30,22 +29,9 @@ Start = Callable[..., World]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts a world that speaks the shape asked for."""
-    servers = []
-
-    def make(shape: str, **how: object) -> World:
-        world = World(WorldTeacher(size=16, frames=4, fps=8.0), shape=shape, api_key=KEY, **how)  # type: ignore[arg-type]
-        server = serve(world)
-        world.port = server.server_port  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        servers.append(server)
-        return world
-
-    yield make
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+def start(start: Start) -> Start:
+    """Starts a world that wants a key."""
+    return partial(start, api_key=KEY)
 
 
 def teacher(world: World, monkeypatch: pytest.MonkeyPatch, **how: object) -> tuple[WireTeacher, ClipParams]:
@@ -53,7 +39,7 @@ def teacher(world: World, monkeypatch: pytest.MonkeyPatch, **how: object) -> tup
     settings: dict[str, object] = {
         "shape": "openai-videos" if world.shape == "form-only" else world.shape,
         "model": "maker/world",
-        "url": f"http://127.0.0.1:{world.port}",  # type: ignore[attr-defined]
+        "url": world.url,  # type: ignore[attr-defined]
         "key_env": "TEST_KEY",
         "terms": TermsConfig(training="yes", note="embedded world"),
         "price_per_clip": 0.0,
@@ -188,22 +174,6 @@ def test_the_price_is_the_recipes(start: Start, monkeypatch) -> None:
     assert made.price(params) == pytest.approx(0.5)
     assert made.price(ClipParams()) is None
     assert teacher(world, monkeypatch, price_per_clip=None)[0].price(params) is None
-
-
-@pytest.mark.parametrize(
-    ("template", "filled"),
-    [
-        ("{frames}", 8),
-        ("{frames!s}", "8"),
-        ("{size!u}", "32X16"),
-        ("{prompt}, please", "a ball, please"),
-        ({"a": "{missing}", "b": ["{frames}", "{missing}"]}, {"b": [8]}),
-        (True, True),
-    ],
-)
-def test_fields_are_filled_as_what_they_are(template: object, filled: object) -> None:
-    values = {"frames": 8, "size": "32x16", "prompt": "a ball", "missing": None}
-    assert fill(template, values) == filled
 
 
 def test_looking_into_replies() -> None:

@@ -84,7 +84,7 @@ class Durations:
     def __init__(self, longest: float) -> None:
         """Wait ``longest`` seconds between two questions as long as nothing is known; later no longer, or 1 %."""
         self._longest = longest
-        self._last: deque[float] = deque(maxlen=32)
+        self._last: deque[float] = deque(maxlen=64)
         self._lock = threading.Lock()
 
     def add(self, low: float, high: float) -> None:
@@ -102,7 +102,9 @@ class Durations:
         finest = max(0.05, 0.003 * waited)
         with self._lock:
             later = min((one - waited for one in self._last if one - waited >= finest), default=None)
-            known = bool(self._last)
+            longest = max(self._last, default=None)
+        if longest is None:
+            return self._longest
         if later is None:  # it takes longer than any lately
-            later = max(finest, 0.02 * waited) if known else self._longest
+            later = max(finest, 0.5 * (waited - longest))
         return min(later, max(self._longest, 0.01 * waited))

@@ -146,10 +146,14 @@ class Worker:
         job = self._ledger.claim(key)
         if job is None:
             return "elsewhere", ""
-        if job.state not in ("queued", "running"):
+        if job.state in ("done", "rejected"):  # by another collector
             return "skipped", job.reason
+        ending: Ending
         try:
-            ending, reason = self._run(job)
+            if job.state in ("failed", "expired"):  # nobody knows whether the teacher has it, or as above
+                ending, reason = job.state, job.reason
+            else:
+                ending, reason = self._run(job)
         except _Unreachable as error:
             ending, reason = "left", str(error)
         except _LeftOpen as error:

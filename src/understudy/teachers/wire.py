@@ -1,10 +1,8 @@
 """One teacher for every service that takes a job, is polled and serves a file; what differs is data (shapes.yaml)."""
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from understudy.errors import ConfigError, JobForgotten, PromptRejected, TeacherError, TeacherStopped, TransientError
 from understudy.files import sha256_hex
 from understudy.teachers.base import ClipParams, ClipRequest, JobState, JobStatus, Terms
+from understudy.teachers.fields import FIELD, fill, request_fields
 from understudy.teachers.web import Reply, Web
 
 _MODERATION = re.compile(
     r"moderat|safety|sensitive|policy|policies|nsfw|prohibited|inappropriate|content.?filter|violat|copyright|blocked",
     re.IGNORECASE,
 )
-_FIELD = re.compile(r"\{(\w+)(!s|!u)?\}")
 
 
 class Shape(BaseModel):
@@ -211,42 +209,7 @@ class WireTeacher:
         return {"job": handle}
 
     def _values(self, request: ClipRequest) -> dict[str, Any]:
-        asked = asdict(request.params)
-        width, height, frames, fps = asked["width"], asked["height"], asked["frames"], asked["fps"]
-        values: dict[str, Any] = {**asked, "prompt": request.prompt, "seed": request.seed, "key": request.key}
-        if isinstance(fps, float) and fps.is_integer():
-            values["fps"] = int(fps)
-        if width and height:
-            across = math.gcd(width, height)
-            values |= {"size": f"{width}x{height}", "resolution": f"{min(width, height)}p"}
-            values["ratio"] = _nearest_ratio(width / height) or f"{width // across}:{height // across}"
-        if frames and fps:
-            seconds = frames / fps
-            values |= {"seconds": round(seconds, 3), "duration": math.ceil(seconds - 0.1)}
-        return {**values, "model": self._model or None}
-
-
-def _nearest_ratio(ratio: float) -> str:
-    """Return the usual name of an aspect ratio within three per cent."""
-    names = {"16:9": 16 / 9, "9:16": 9 / 16, "4:3": 4 / 3, "3:4": 3 / 4, "1:1": 1.0, "21:9": 21 / 9}
-    return next((name for name, value in names.items() if abs(ratio / value - 1) < 0.03), "")
-
-
-def fill(template: Any, values: Mapping[str, Any]) -> Any:
-    """Return ``template`` with its {fields} filled; one that is a whole value keeps its type, and None drops it."""
-    if isinstance(template, Mapping):
-        filled = {name: fill(value, values) for name, value in template.items()}
-        return {name: value for name, value in filled.items() if value is not None}
-    if isinstance(template, list | tuple):
-        return [value for item in template if (value := fill(item, values)) is not None]
-    if not isinstance(template, str):
-        return template
-    if whole := _FIELD.fullmatch(template):
-        value = values.get(whole[1])
-        if value is None or whole[2] is None:
-            return value
-        return str(value).upper() if whole[2] == "!u" else str(value)
-    return _FIELD.sub(lambda found: str(values.get(found[1], "")), template)
+        return {**request_fields(request), "model": self._model or None}
 
 
 def at(data: Any, path: str) -> Any:
@@ -266,9 +229,9 @@ def _paths(paths: str | Sequence[str]) -> Sequence[str]:
 
 
 def _address(template: str, names: Mapping[str, str], safe: str = "") -> str:
-    if whole := _FIELD.fullmatch(template):
+    if whole := FIELD.fullmatch(template):
         return names.get(whole[1], "")
-    return _FIELD.sub(lambda found: quote(names.get(found[1], ""), safe=safe), template)
+    return FIELD.sub(lambda found: quote(names.get(found[1], ""), safe=safe), template)
 
 
 def _form(body: Mapping[str, Any]) -> dict[str, str]:

@@ -34,6 +34,11 @@ class Dialect:
     form_only: ClassVar[bool] = False
     expires: ClassVar[bool] = True  # whether it says of a job that it has expired; otherwise it forgets it
 
+    @property
+    def entry(self) -> str:
+        """Where jobs are handed in."""
+        return self.prefix
+
     def locate(self, method: str, path: str, query: str) -> tuple[str, str]:
         """Return which place ``path`` is, and the id of the job in it; two empty words for nowhere."""
         if not path.startswith(self.prefix):
@@ -91,6 +96,10 @@ class Dialect:
         """Return the answer at the place ``result``."""
         return self.unknown()
 
+    def named(self, fields: Mapping[str, Any]) -> str:
+        """Return the id that the asker has chosen for the job, or nothing."""
+        return ""
+
     def moderated(self, why: str) -> Answer:
         """Return the answer to a submission whose prompt is refused."""
         return 400, {"error": {"message": why, "code": "moderation_blocked"}}
@@ -137,6 +146,7 @@ class Fal(Dialect):
     prefix = "/"
     scheme = "Key"
     expires = False
+    entry = "/MODEL"
 
     def locate(self, method: str, path: str, query: str) -> tuple[str, str]:
         """Take any model's path."""
@@ -224,6 +234,7 @@ class MiniMax(Dialect):
     """MiniMax, version 2: answers 200 and puts a code into ``base_resp``."""
 
     prefix = "/v2"
+    entry = "/v2/video_generation"
     expires = False
     words: ClassVar[Mapping[str, str]] = Ark.words
 
@@ -263,6 +274,7 @@ class Replicate(Dialect):
     """Replicate's predictions."""
 
     prefix = "/v1/predictions"
+    entry = "/v1/models/MODEL/predictions"
     expires = False
     words: ClassVar[Mapping[str, str]] = {
         **Dialect.words,
@@ -321,6 +333,10 @@ class ComfyUI(Dialect):
         wanted = {"seed": inputs["seed"], "frames": inputs.get("length"), "fps": inputs.get("fps")}
         return _numbers(str(inputs["text"]), **wanted, width=inputs.get("width"), height=inputs.get("height"))
 
+    def named(self, fields: Mapping[str, Any]) -> str:
+        """Take the id that comes with the graph."""
+        return str(fields.get("prompt_id", ""))
+
     def accepted(self, job: str, origin: str, fields: Mapping[str, Any]) -> Answer:
         """Answer with the id."""
         return 200, {"prompt_id": job, "number": 1, "node_errors": {}}
@@ -351,6 +367,14 @@ class ComfyUI(Dialect):
         return 200, {}
 
 
+class OldComfyUI(ComfyUI):
+    """ComfyUI before the summer of 2025, which chooses ids itself."""
+
+    def named(self, fields: Mapping[str, Any]) -> str:
+        """Take none."""
+        return ""
+
+
 FAL = Fal()
 DIALECTS: Mapping[str, Dialect] = {
     "openai-videos": Dialect(),
@@ -361,6 +385,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "minimax": MiniMax(),
     "replicate": Replicate(),
     "comfyui": ComfyUI(),
+    "old-comfyui": OldComfyUI(),
 }
 """Every dialect, by the name of its shape; ``form-only`` is ``openai-videos`` without JSON."""
 

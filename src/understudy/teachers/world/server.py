@@ -6,6 +6,7 @@ all. It counts what it did, so that a test can say whether a collector was told 
 
 import json
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -99,8 +100,8 @@ class World:
             self.injected[f"{stage}:{kind}"] += 1
             return kind
 
-    def submit(self, request: dict[str, Any], key: str) -> Job:
-        """Return the job for this request: the one that the same key made before, or a new one."""
+    def submit(self, request: dict[str, Any], key: str, name: str = "") -> Job:
+        """Return the job for this request: the one that the same key made before, or a new one, called ``name``."""
         with self._lock:
             known = self._by_key.get(key) if key else None
             if known is not None:
@@ -108,7 +109,7 @@ class World:
             now, number = time.monotonic(), len(self.jobs)
             # By its number, not by the order of the draws: the same jobs take as long whatever else is asked.
             share = 1 + self.spread * random.Random(f"{self.seed}-{number}").uniform(-1, 1)
-            job = Job(f"video-{number}", key, request, now, now + share * self.delay)
+            job = Job(name or f"video-{number}", key, request, now, now + share * self.delay)
             if self.late and not _drawable(request["prompt"]):
                 job.ended = "moderated"
             self.jobs[job.id] = job
@@ -162,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not (world.late or _drawable(request["prompt"])):
             self._answer(dialect.moderated("this prompt is not drawn here"))
             return
-        job = world.submit(request, self.headers.get("idempotency-key", ""))
+        job = world.submit(request, self.headers.get("idempotency-key", ""), dialect.named(fields))
         if fault == "accepted-drop":
             self._hang_up()
             return
@@ -266,6 +267,11 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that hung up."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def serve(world: World, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
