@@ -160,8 +160,10 @@ def collect(
     terms = permitted(work.terms, permission)
     with Ledger(store.path, durable=not work.local) as ledger:
         if not work.local:
-            _ask_user(work, params, policy, len(pending), ledger, approve)
             report = _with_costs(report, work, ledger)
+            if not ledger.affords(work.name, work.price(params), policy.budget) and not ledger.under_way(pending):
+                return replace(report, unfunded=len(pending))  # `train` goes on with what the budget has bought
+            _ask_user(work, params, policy, len(pending), ledger, approve)
         rows = (JobRow(key, work.name, normalise(wanted[key].prompt), asked, wanted[key].seed) for key in pending)
         ledger.plan(rows, {key: status for key in wanted if (status := store.status(key)) is not None})
         if policy.retry_unsure:

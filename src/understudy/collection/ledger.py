@@ -222,11 +222,7 @@ class Ledger:
         """Note that a submission of ``key`` is about to leave, and return its number; None when the budget forbids it."""
         with self._writing() as database:
             teacher, number = database.execute("SELECT teacher, number FROM jobs WHERE key = ?", (key,)).fetchone()
-            spent, clips = _spent(database, teacher) if budget != Budget() else (0.0, 0)
-            # A millionth of slack, for sums of prices that have no exact form.
-            if budget.money is not None and spent + (price or 0.0) > budget.money * (1 + 1e-6):
-                return None
-            if budget.clips is not None and clips >= budget.clips:
+            if not _affords(database, teacher, price, budget):
                 return None
             now = _now()
             database.execute(
@@ -291,6 +287,17 @@ class Ledger:
         """Return every job."""
         with self._guarded():
             return [_job(row) for row in self._database.execute("SELECT * FROM jobs")]
+
+    def affords(self, teacher: str, price: float | None, budget: Budget) -> bool:
+        """Say whether the budget allows another job of ``teacher`` at ``price``."""
+        with self._guarded():
+            return _affords(self._database, teacher, price, budget)
+
+    def under_way(self, keys: Iterable[str]) -> bool:
+        """Say whether the teacher has, or may have, one of these jobs."""
+        with self._guarded():
+            rows = (self._database.execute("SELECT state FROM jobs WHERE key = ?", (key,)).fetchone() for key in keys)
+            return any(row is not None and row["state"] == "running" for row in rows)
 
     def spent(self, teacher: str) -> tuple[float, int]:
         """Return what ``teacher`` has cost so far, jobs under way included, and how many jobs it was given."""
@@ -361,6 +368,14 @@ class Ledger:
                 with suppress(sqlite3.Error):
                     self._database.execute("ROLLBACK")
                 raise
+
+
+def _affords(database: sqlite3.Connection, teacher: str, price: float | None, budget: Budget) -> bool:
+    spent, clips = _spent(database, teacher) if budget != Budget() else (0.0, 0)
+    # A millionth of slack, for sums of prices that have no exact form.
+    if budget.money is not None and spent + (price or 0.0) > budget.money * (1 + 1e-6):
+        return False
+    return budget.clips is None or clips < budget.clips
 
 
 def _spent(database: sqlite3.Connection, teacher: str) -> tuple[float, int]:
