@@ -2,11 +2,11 @@
 
     python benchmarks/active.py --seed 0 --json FILE [--prompts 24] [--more 24] [--updates 20]
 
-Both arms start with one clip of each of ``--prompts`` prompts. A discriminator warmed up on those ranks the prompts by their
-margins: how much better it finds the teacher's clip than rollouts of the start student. Then each arm buys ``--more``
-further clips: the uniform arm the same number for every prompt, the active arm ``--each`` for those with the largest margins, as
-`understudy collect --active` does. AFD is trained on each arm's clips from the same start, and measured on held-out prompts.
-Also printed: how the ranking agrees with the student's true law error (rank correlation over the prompts).
+Both arms start with one clip of each of ``--prompts`` prompts. A discriminator warmed up on those ranks the prompts by
+their margins: how much better it finds the teacher's clip than rollouts of the start student. Then each arm buys ``--more``
+further clips: the uniform arm the same number for every prompt, the active arm ``--each`` for those with the largest
+margins, as `understudy collect --active` does. AFD is trained on each arm's clips from the same start, and measured on
+held-out prompts. Also printed: how the ranking agrees with the student's true law error (rank correlation over prompts).
 """
 
 import argparse

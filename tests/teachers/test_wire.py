@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from understudy import cli
 from understudy.collection.collect import CollectReport, Policy, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, PromptRejected, TeacherError, TeacherStopped
@@ -195,3 +196,16 @@ def test_a_recipe_changes_a_shape_level_by_level(tmp_path: Path) -> None:
         load_shape(str(tmp_path / "mine.yaml"), {}, {})
     with pytest.raises(ConfigError, match="neither one of openai-videos"):
         load_shape("none", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--shape", "nonsense"], 1, "no server speaks 'nonsense'; choose one of openai-videos"),
+        (["--faults", "1.5"], 2, "--faults takes 0 to 1"),
+        (["--host", "203.0.113.1", "--port", "0"], 1, "cannot listen at 203.0.113.1:0"),
+    ],
+)
+def test_what_the_world_cannot_serve_is_said_in_one_line(capsys, arguments: list[str], status: int, words: str) -> None:
+    assert cli.main(["world", "serve", *arguments]) == status
+    assert words in capsys.readouterr().err
