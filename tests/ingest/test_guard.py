@@ -3,6 +3,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -223,8 +224,10 @@ def test_worker_killed_at_work_is_a_refusal_or_an_answer(video: Video) -> None:
         for _ in range(3):
             thread = threading.Thread(target=kill)
             thread.start()
-            assert guard.probe(path).frames == 16  # asked again of a fresh worker
+            with suppress(ClipError):  # where the kill hits the fresh worker that is asked again
+                assert guard.probe(path).frames == 16
             thread.join()
+        assert guard.probe(path).frames == 16
 
 
 def test_worker_has_none_of_our_environment(monkeypatch: pytest.MonkeyPatch, video: Video) -> None:

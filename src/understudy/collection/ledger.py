@@ -111,8 +111,8 @@ class Ledger:
 
         Args:
             store: the store's folder.
-            durable: write through to the disk at every step; False is enough where a job lost in a power cut costs
-                nothing.
+            durable: write submissions through to the disk at every step; False is enough where a job lost in a power
+                cut costs nothing.
 
         Raises:
             StoreError: it is damaged, of a later version, or cannot be written.
@@ -130,7 +130,7 @@ class Ledger:
         with self._guarded():
             self._database.row_factory = sqlite3.Row
             self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
             version = int(self._database.execute("PRAGMA user_version").fetchone()[0])
             if version > _VERSION:
                 raise StoreError(f"ledger {self.path} is of version {version}; this understudy reads {_VERSION}")
@@ -220,7 +220,7 @@ class Ledger:
 
     def begin(self, key: str, price: float | None, budget: Budget) -> int | None:
         """Note that a submission of ``key`` is about to leave, and return its number; None when the budget forbids it."""
-        with self._writing() as database:
+        with self._writing(durable=True) as database:
             teacher, number = database.execute("SELECT teacher, number FROM jobs WHERE key = ?", (key,)).fetchone()
             if not _affords(database, teacher, price, budget):
                 return None
@@ -238,7 +238,7 @@ class Ledger:
 
     def submitted(self, key: str, number: int, handle: str) -> None:
         """Note the handle of the job that submission ``number`` of ``key`` made."""
-        with self._writing() as database:
+        with self._writing(durable=True) as database:
             database.execute("UPDATE jobs SET handle = ?, unsure = 0, changed = ? WHERE key = ?", (handle, _now(), key))
             database.execute("UPDATE submissions SET handle = ? WHERE key = ? AND number = ?", (handle, key, number))
 
@@ -256,7 +256,7 @@ class Ledger:
 
     def doubt(self, key: str, reason: str) -> None:
         """Note that nobody knows whether the teacher has job ``key``; it stays open until `retry_unsure`."""
-        with self._writing() as database:
+        with self._writing(durable=True) as database:
             database.execute(
                 "UPDATE jobs SET state = 'failed', unsure = 1, reason = ?, owner = NULL, changed = ? WHERE key = ?",
                 (reason, _now(), key),
@@ -357,9 +357,14 @@ class Ledger:
                 raise StoreError(f"cannot use ledger {self.path}: {error}; free some space, or restore it") from None
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that happens as a whole or not at all, and one at a time over all processes."""
+    def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction that happens as a whole or not at all, and one at a time over all processes.
+
+        A ``durable`` one survives a power cut when this returns; the others only after one of those. That a submission
+        left, and the handle it brought, must not be forgotten; whatever else is lost is found out again.
+        """
         with self._guarded():
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable and self._durable else 'NORMAL'}")
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from av.packet import Packet
+from av.video.reformatter import VideoReformatter
 
 from understudy import decoding
 from understudy.decoding import Limits
@@ -112,11 +113,11 @@ def measure(file: BinaryIO, source: str, limits: Limits) -> VideoFacts:
             stream_digest.update(bytes(packet))
             yield packet
 
-    seen = _Seen()
+    seen, reformatter = _Seen(), VideoReformatter()  # one for all frames: making it costs more than using it
     with decoding.opened(file, source, limits) as video:
         for frame in decoding.frames(video, limits, hashed(video)):
             if seen.marks.wants(len(seen.times)):
-                grey = frame.to_ndarray(format="gray", threads=1)
+                grey = reformatter.reformat(frame, format="gray", threads=1).to_ndarray()
                 seen.marks.see(np.rot90(grey, k=decoding.quarter_turns(frame)))
             seen.times.append(frame.time)
         fps, variable = decoding.frame_rate(video.stream, seen.times, source)
