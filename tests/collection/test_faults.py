@@ -1,6 +1,7 @@
 """Collections from a server over real sockets that fails in every way it can."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,3 +204,55 @@ def test_a_do_not_train_assertion_stops_the_collection(world: World, tmp_path: P
     assert not any(body in store.clip_path(record).read_bytes() for record in store)
     assert store.verify() == []
     assert list((store.path / "collectors").glob("*/*.part")) == []
+
+
+def test_a_server_that_restarts_and_knows_no_job_any_more(tmp_path: Path) -> None:
+    old = World(WorldTeacher(size=16, frames=4), delay=60)
+    server = serve(old)
+    old.port = port = server.server_port  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    new = World(WorldTeacher(size=16, frames=4))
+
+    def restart() -> None:
+        while len(old.jobs) < 3:
+            time.sleep(0.01)
+        old.fault = lambda stage, kinds: "drop"  # type: ignore[method-assign]  # open connections end as well
+        server.shutdown()
+        server.server_close()
+        time.sleep(0.3)  # nobody answers
+        second = serve(new, port=port)
+        threading.Thread(target=second.serve_forever, args=(0.02,), daemon=True).start()
+
+    threading.Thread(target=restart, daemon=True).start()
+    store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:3], 1, 0)
+    report = collect(teacher(old), jobs, store, TINY, ignore, Policy(concurrency=4, **{**FAST, "tries": 60}))
+    assert (report.done, len(old.jobs), len(new.jobs)) == (3, 3, 3)
+
+
+def test_two_collectors_at_once_make_no_job_twice(world: World, tmp_path: Path) -> None:
+    world.delay, jobs, ends = 0.05, plan_jobs(PROMPTS, 4, 0), list[CollectReport]()
+
+    def work() -> None:
+        store = ClipStore(tmp_path / "store", create=True)
+        ends.append(collect(teacher(world), jobs, store, TINY, ignore, Policy(concurrency=4, **FAST)))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(world.jobs) == len(ClipStore(tmp_path / "store")) == len(jobs)
+    assert [end.settled for end in ends] == [len(jobs)] * 2
+
+
+def test_hearing_twice_of_a_job_s_end_changes_nothing(world: World, tmp_path: Path) -> None:
+    store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:1], 1, 0)
+    paid = teacher(world, price=0.3)
+    collect(paid, jobs, store, TINY, ignore, Policy(**FAST), approve=lambda estimate: None)
+    with Ledger(store.path) as ledger:
+        (row,) = ledger.jobs()
+        for state, cost in (("done", 5.0), ("failed", 7.0), ("done", None)):
+            ledger.settle(row.key, row.number, state, "", cost)  # type: ignore[arg-type]
+        assert ledger.spent(paid.name) == (pytest.approx(0.3), 1)
+    assert collect(paid, jobs, store, TINY, ignore, Policy(**FAST)).skipped == 1
+    assert len(world.jobs) == 1

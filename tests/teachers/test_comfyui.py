@@ -119,7 +119,7 @@ def test_a_submission_that_had_arrived_is_found_again(start: Start, tmp_path: Pa
 def test_an_old_server_is_known_by_its_first_answer(start: Start, tmp_path: Path) -> None:
     teacher = made(start("old-comfyui"), tmp_path)
     assert teacher.idempotent
-    assert teacher.submit(request()) == "video-0"
+    assert teacher.submit(request()).startswith("video-")
     assert not teacher.idempotent
 
 

@@ -20,10 +20,12 @@ class Collect(RecipeVerb):
 
     examples: ClassVar[tuple[str, ...]] = (
         "understudy collect recipes/quickstart.yaml",
-        "understudy collect my.yaml --clips.per_prompt 4",
+        "understudy collect my.yaml --per-prompt 4 --budget 20",
     )
     would: ClassVar[str] = "ask the teacher for the clips that are missing, and for nothing else"
 
+    per_prompt: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: clips.per_prompt)")] = None
+    """Clips per prompt, each with a seed of its own."""
     yes: bool = False
     """Do not ask before the first request to a teacher that may cost money."""
     budget: Annotated[float | None, arg(metavar="MONEY", help_behavior_hint="(default: collection.budget)")] = None
@@ -50,6 +52,9 @@ class Collect(RecipeVerb):
         if changed:
             section = config.collection.model_copy(update=changed)
             config = config.model_copy(update={"collection": section})
+        if self.per_prompt is not None:
+            clips = type(config.clips).model_validate({**config.clips.model_dump(), "per_prompt": self.per_prompt})
+            config = config.model_copy(update={"clips": clips})
         if config.teacher.kind not in ("world", "folder"):
             teacher = experiment.build_teacher(config)
             print(f"terms of {teacher.name}: {teacher.terms}")

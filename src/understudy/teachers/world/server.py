@@ -6,6 +6,7 @@ all. It counts what it did, so that a test can say whether a collector was told 
 
 import json
 import random
+import secrets
 import sys
 import threading
 import time
@@ -85,6 +86,7 @@ class World:
         self._random = random.Random(self.seed)
         self._lock = threading.Lock()
         self._by_key: dict[str, Job] = {}
+        self._name = secrets.token_hex(4)  # a server that was started again gives no id twice
 
     @property
     def dialect(self) -> Dialect:
@@ -109,7 +111,7 @@ class World:
             now, number = time.monotonic(), len(self.jobs)
             # By its number, not by the order of the draws: the same jobs take as long whatever else is asked.
             share = 1 + self.spread * random.Random(f"{self.seed}-{number}").uniform(-1, 1)
-            job = Job(name or f"video-{number}", key, request, now, now + share * self.delay)
+            job = Job(name or f"video-{self._name}-{number}", key, request, now, now + share * self.delay)
             if self.late and not _drawable(request["prompt"]):
                 job.ended = "moderated"
             self.jobs[job.id] = job
