@@ -115,6 +115,8 @@ class WorldPromptsConfig(Section):
     """Paraphrases per scene."""
     held_out: float = Field(0.3, gt=0, lt=1)
     """Share of scenes that training never sees."""
+    split: int = Field(0, ge=0)
+    """Which draw decides the scenes held out. Settings were chosen on 0: evidence is measured on others."""
 
 
 class FilePromptsConfig(Section):
