@@ -207,7 +207,7 @@ def frames(video: Opened, limits: Limits, source: Iterator[Packet] | None = None
             yield frame
     if count == 0:
         raise ClipError(f"{video.source} has no frames")
-    promised = promised_frames(video.stream)
+    promised = promised_frames(video.stream, edited=video.kind == "mp4")
     if count < promised:
         raise ClipError(f"{video.source} is cut short: {count} of {promised} frames; {AGAIN}")
     if 0 < video.stream.frames < count:
@@ -274,9 +274,13 @@ def frame_rate(stream: VideoStream, times: Sequence[float | None], source: str) 
     return rate, False
 
 
-def promised_frames(stream: VideoStream) -> int:
-    """Return how many frames the file says it has; 0 when it does not say."""
-    # An edit list may trim the track: then the duration shrinks while the count does not.
+def promised_frames(stream: VideoStream, edited: bool) -> int:
+    """Return how many frames the file says it has; 0 when it does not say.
+
+    Args:
+        stream: the video track.
+        edited: whether an edit list may trim the track: then the duration shrinks while the count does not.
+    """
     counts = [stream.frames] if stream.frames else []
     if stream.average_rate:
         if stream.duration and stream.time_base:
@@ -285,7 +289,7 @@ def promised_frames(stream: VideoStream) -> int:
             seconds = _clock(stream.metadata.get("DURATION", ""))
         if seconds:
             counts.append(math.floor(seconds * stream.average_rate + Fraction(1, 2)))
-    return min(counts, default=0)
+    return min(counts, default=0) if edited else max(counts, default=0)
 
 
 def _clock(text: str) -> Fraction:
