@@ -125,11 +125,11 @@ class CollectionConfig(Section):
     per_minute: float | None = Field(None, gt=0)
     """Submissions per minute at most; null: no limit."""
     poll: float = Field(2.0, gt=0)
-    """Seconds between two questions about one job."""
+    """Most seconds between two questions about one job; once it is known how long jobs take, it is asked near that time."""
     attempts: int = Field(2, ge=1)
     """Submissions per clip and collection: what the teacher lost or failed is asked for again, and may cost again."""
     timeout: float = Field(3600.0, gt=0)
-    """Seconds after which a job counts as lost."""
+    """Seconds after which a collection stops waiting for a job; it stays open, for the next one."""
     budget: float | None = Field(None, ge=0)
     """Money the teacher may cost in this store, over all collections; null: no limit."""
     budget_clips: int | None = Field(None, ge=0)
