@@ -15,6 +15,7 @@ from understudy.collection.store import ClipStore, record_key
 from understudy.collection.worker import Ending, Policy, Worker
 from understudy.errors import ConfigError, TeacherError, TeacherStopped
 from understudy.files import sha256_hex
+from understudy.ingest.guard import start_guards
 from understudy.prompts import normalise
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher, Terms, as_jobs
 
@@ -168,6 +169,8 @@ def collect(
         ledger.plan(rows, {key: status for key in wanted if (status := store.status(key)) is not None})
         if policy.retry_unsure:
             ledger.retry_unsure(pending)
+        if not work.own_files:
+            start_guards()
         pace = Pace(policy.per_minute, policy.first_wait, policy.longest_wait)
         worker = Worker(work, store, ledger, pace, policy, params, terms)
         problem = ""

@@ -35,6 +35,7 @@ Check = Callable[[Path], dict[str, object]]
 """Says what arrived in a file, or raises ClipError when it is no clip."""
 
 _T = TypeVar("_T")
+_PATIENCE = 1.0  # seconds that a finished clip waits for places at the teacher to be filled
 _FORGOTTEN_POLLS = 3  # a job that was just made may not be visible everywhere yet
 
 
@@ -130,6 +131,8 @@ class Worker:
         self._durations = Durations(policy.poll)
         self._slots = threading.BoundedSemaphore(policy.concurrency)
         self._keeping = threading.Lock()  # clips are in memory one at a time
+        self._handing_in = 0  # threads that have a place at the teacher and no job in it yet
+        self._lock = threading.Lock()
 
     @property
     def local(self) -> bool:
@@ -169,7 +172,7 @@ class Worker:
         while True:
             fresh = handle is None
             try:
-                with self._slot():
+                with self._slot(), self._first(handle is None) as handed_in:
                     if handle is None:
                         attempts += 1
                         if not unsure:
@@ -178,6 +181,7 @@ class Worker:
                                 return "unfunded", "the budget is used up"
                             number = begun
                         handle, unsure = self._submit(job, number, unsure), False
+                        handed_in()
                     status = self._await(handle, fresh)
                 return self._finish(job, number, handle, status)
             except PromptRejected as error:
@@ -208,6 +212,23 @@ class Worker:
             yield
         finally:
             self._slots.release()
+
+    @contextmanager
+    def _first(self, waiting: bool) -> Iterator[Callable[[], None]]:
+        """Yield what says that the job is handed in: until then, fetching and checking of other jobs' clips waits."""
+        count = int(waiting)
+        with self._lock:
+            self._handing_in += count
+
+        def done() -> None:
+            nonlocal count
+            with self._lock:
+                self._handing_in, count = self._handing_in - count, 0
+
+        try:
+            yield done
+        finally:
+            done()
 
     # --- the steps ----------------------------------------------------------------------------------------------
 
@@ -265,6 +286,9 @@ class Worker:
 
     def _finish(self, job: JobRow, number: int, handle: str, status: JobStatus) -> tuple[Ending, str]:
         """Fetch the clip of a done job, keep it, and note it."""
+        until = time.monotonic() + _PATIENCE
+        while self._handing_in and time.monotonic() < until and not self._teacher.local:
+            self._pace.wait(0.02)
         part = self._ledger.incoming / f"{job.key}.part"
         try:
             received, status = self._fetch(handle, status, part)

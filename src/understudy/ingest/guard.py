@@ -109,6 +109,11 @@ class Guard:
             raise ClipError(f"{source or path} made the manifest reader answer nonsense; refused")
         return manifest
 
+    def start(self) -> None:
+        """Start the process if it is not there; it is ready a little later."""
+        with self._lock:
+            self._ready()
+
     def close(self) -> None:
         """Stop the process; the next file starts another."""
         with self._lock:
@@ -247,6 +252,18 @@ class GuardPool:
         finally:
             self._free.put(guard)
 
+    def start(self) -> None:
+        """Start the processes that are not at work, so that the first files find them ready."""
+        waiting = []
+        with suppress(queue.Empty):
+            while True:
+                waiting.append(self._free.get_nowait())
+        for guard in waiting:
+            try:
+                guard.start()
+            finally:
+                self._free.put(guard)
+
     def close(self) -> None:
         """Stop all processes, once they are given back."""
         for _ in range(self._size):
@@ -254,6 +271,11 @@ class GuardPool:
 
 
 _shared = GuardPool(min(4, os.cpu_count() or 1))
+
+
+def start_guards() -> None:
+    """Start the shared guarded processes beside whatever the caller waits for."""
+    threading.Thread(target=_shared.start, daemon=True).start()
 
 
 def borrow_guard() -> AbstractContextManager[Guard]:
