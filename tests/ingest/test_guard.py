@@ -14,7 +14,7 @@ from understudy.clips import Clip, ClipForm, decode_mp4, encode_mp4, resample, w
 from understudy.decoding import Limits
 from understudy.errors import ClipError
 from understudy.ingest.facts import VideoFacts
-from understudy.ingest.guard import Guard, probe, probe_bytes, read_clip
+from understudy.ingest.guard import Guard, GuardPool, probe, probe_bytes, read_clip
 
 Video = Callable[..., Path]
 
@@ -302,3 +302,29 @@ def test_more_frames_than_promised_are_refused(video: Video) -> None:
     path.write_bytes(data[:at] + (9).to_bytes(4, "little") + data[at + 4 :])
     with pytest.raises(ClipError, match="16 frames where it promises 9"):
         probe(path)
+
+
+def test_a_pool_gives_each_thread_a_guard_of_its_own_and_one_thread_always_the_same(video: Video) -> None:
+    path, pool = video(), GuardPool(2)
+    with pool.borrow() as first:
+        assert first.probe(path).frames == 16
+        with pool.borrow() as second:
+            assert second is not first
+            assert second._process is None  # not started before it is needed
+    with pool.borrow() as one, pool.borrow() as other:
+        assert one is first  # which was given back last
+        assert other is second
+    pool.close()
+    assert first._process is None
+
+
+def test_a_pool_can_be_started_before_the_first_file(video: Video) -> None:
+    pool = GuardPool(2)
+    with pool.borrow() as busy:  # which is left alone
+        pool.start()
+        assert busy._process is None
+    with pool.borrow(), pool.borrow() as other:
+        worker = other._process or busy._process
+        assert worker is not None
+        assert worker.poll() is None
+    pool.close()
