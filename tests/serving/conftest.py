@@ -1,5 +1,6 @@
 """A server of the built-in student over real sockets."""
 
+import importlib.util
 import json
 import socket
 import threading
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,3 +139,16 @@ def viewing(served: Served, *words: str, **headers: str) -> Iterator[Viewer]:
 @pytest.fixture
 def view() -> Callable[..., AbstractContextManager[Viewer]]:
     return viewing
+
+
+@pytest.fixture(scope="session")
+def bench() -> Any:
+    """benchmarks/serving.py, whose short versions run here."""
+    pytest.importorskip("websockets")
+    path = Path(__file__).parents[2] / "benchmarks" / "serving.py"
+    spec = importlib.util.spec_from_file_location("serving_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -133,3 +133,26 @@ def test_prompts_have_a_length_and_no_denied_words(frame: Bundle) -> None:
 def test_a_student_that_rolls_needs_a_window(frame: Bundle) -> None:
     with pytest.raises(ConfigError, match="give a window"):
         catalogue({"a": replace(frame, student=frame.student.with_spec(window=0))})
+
+
+def test_a_student_of_another_family_plays_as_long_as_it_can() -> None:
+    """AnyFlow takes no window and has fixed blocks: its clips end, and other blocks are refused."""
+    diffusers = pytest.importorskip("diffusers")
+    if not hasattr(diffusers, "AnyFlowFARTransformer3DModel"):
+        pytest.skip("this diffusers has no AnyFlow-FAR")
+    from understudy.students.anyflow import AnyFlowSpec, AnyFlowStudent
+
+    model = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "text_dim": 8}
+    spec = AnyFlowSpec(8, 8, {**model, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2}, (1, 2, 2))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student = AnyFlowStudent(spec, lambda prompts: torch.ones(len(prompts), 5, 8)).eval()
+        codec = SmallCodec(SmallCodecSpec(channels=4, width=8)).eval().requires_grad_(False)
+    offer = catalogue({"any": Bundle(student, codec, (1.0, 0.5), ClipForm(64, 64, 12.0, 10), "test")})
+    assert not offer.facts()[0].endless
+    plan = offer.plan(RED, 0, None)
+    assert plan.frames == sum(len(part.frames) for part in plan.opener()()) == 10
+    with pytest.raises(ConfigError, match="blocks of an AnyFlow student are fixed"):
+        offer.plan(RED, 0, None, (), Settings(block=1))
+    with pytest.raises(ConfigError, match="no window"):
+        offer.plan(RED, 0, None, (), Settings(window=4))

@@ -82,7 +82,7 @@ class Serve(Verb):
 
         class Server(uvicorn.Server):
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-                scheduler.close()  # first, so that every viewer is told
+                await app.state.farewell()  # before the sockets are closed
                 await super().shutdown(sockets)
 
         most = max(limits.message_bytes, limits.given_bytes)

@@ -28,7 +28,11 @@ _STATIC: Final = Path(__file__).parent / "static"
 
 
 def build_app(catalogue: Catalogue, scheduler: Scheduler, access: Access) -> FastAPI:
-    """Return the server of the students in ``catalogue``; ``scheduler`` draws in one thread of its own."""
+    """Return the server of the students in ``catalogue``; ``scheduler`` draws in one thread of its own.
+
+    ``app.state.farewell`` ends all sessions and waits a moment until their viewers have been told: to be awaited before
+    the sockets are closed.
+    """
     jobs, connections = Jobs(scheduler), set[Connection]()
     decoding = asyncio.Semaphore(1)
 
@@ -44,7 +48,13 @@ def build_app(catalogue: Catalogue, scheduler: Scheduler, access: Access) -> Fas
         await asyncio.gather(*workers, return_exceptions=True)
         await asyncio.to_thread(thread.join, 10)
 
+    async def farewell() -> None:
+        scheduler.close()
+        if senders := [c.sender for c in connections if c.sender is not None]:
+            await asyncio.wait(senders, timeout=1)
+
     app = FastAPI(title="Understudy", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.farewell = farewell
     _answer_in_one_shape(app, access)
     for path, name in PAGES.items():
         app.add_api_route(path, partial(_page, name), include_in_schema=False, response_class=FileResponse)

@@ -29,6 +29,9 @@ class Connection:
         socket: accepted already.
         catalogue, scheduler: what can be drawn, and by whose leave.
         decoding: held while a given file is decoded, so that one at a time is.
+
+    Attributes:
+        sender: the task that sends the session, if there has been one.
     """
 
     def __init__(
@@ -37,7 +40,7 @@ class Connection:
         self._socket, self._catalogue, self._scheduler, self._decoding = socket, catalogue, scheduler, decoding
         self._limits = scheduler.limits
         self._session: Session | None = None
-        self._sender: asyncio.Task[None] | None = None
+        self.sender: asyncio.Task[None] | None = None
         self._second, self._messages = 0.0, 0
 
     async def serve(self) -> None:
@@ -66,8 +69,8 @@ class Connection:
         finally:
             if self._session is not None:
                 self._scheduler.leave(self._session)
-            if self._sender is not None:
-                self._sender.cancel()
+            if self.sender is not None:
+                self.sender.cancel()
 
     async def _receive(self) -> tuple[str | None, bytes | None]:
         """Return the next message, a text or bytes.
@@ -116,7 +119,7 @@ class Connection:
 
     async def _open(self, message: protocol.Open) -> None:
         data = await self._given(message.given_bytes) if message.given_bytes else None  # first: it is on its way
-        if self._sender is not None and not self._sender.done():
+        if self.sender is not None and not self.sender.done():
             raise ConfigError("a clip is playing: send stop first")
         settings = Settings(message.block, message.window, message.sink, message.steps)
         frames = None
@@ -130,7 +133,7 @@ class Connection:
                 given = await asyncio.to_thread(given_frames, data, plan.bundles[0].form, "the given file")
         news = asyncio.Event()
         self._session = self._scheduler.join(plan.opener(given), plan.fps, waker(news))
-        self._sender = asyncio.create_task(self._play(self._session, news, plan, message.format))
+        self.sender = asyncio.create_task(self._play(self._session, news, plan, message.format))
 
     async def _given(self, announced: int) -> bytes:
         """Return the file that follows an open."""

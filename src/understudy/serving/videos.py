@@ -15,6 +15,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from understudy.errors import ClipError, ConfigError, PromptRejected
 from understudy.serving.access import Refusal
@@ -165,7 +166,7 @@ def videos(catalogue: Catalogue, jobs: Jobs, decoding: asyncio.Semaphore) -> API
         """Return a job."""
         return _shown(find(video_id), limits)
 
-    @router.get("/videos/{video_id}/content", response_class=Mp4Response)
+    @router.get("/videos/{video_id}/content", response_class=Response, responses={200: {"content": {"video/mp4": {}}}})
     async def content(video_id: str, variant: str = Query("video")) -> Response:
         """Return the finished clip as mp4."""
         job = find(video_id)
@@ -179,7 +180,7 @@ def videos(catalogue: Catalogue, jobs: Jobs, decoding: asyncio.Semaphore) -> API
             )
             raise Refusal(409, "not_ready", f"this video has no content, {told}", "video_id")
         job.fetched = True
-        return Mp4Response(job.video)
+        return Response(job.video, media_type="video/mp4")
 
     @router.delete("/videos/{video_id}", response_model=VideoDeleted)
     async def delete(video_id: str) -> VideoDeleted:
@@ -213,20 +214,17 @@ async def _take(request: Request, catalogue: Catalogue, jobs: Jobs, decoding: as
         raise Refusal(429, "rate_limit_exceeded", str(error), retry_after=2) from None
 
 
-class Mp4Response(Response):
-    """An mp4."""
-
-    media_type = "video/mp4"
-
-
 async def read_body(request: Request, limits: Limits) -> bytes:
     """Return the body; Refusal (413) when it is larger than a request with a given file can be."""
     most = limits.given_bytes * 4 // 3 + limits.message_bytes
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise Refusal(413, "too_large", f"a request has at most {most} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise Refusal(413, "too_large", f"a request has at most {most} bytes")
+    except ClientDisconnect:
+        raise Refusal(400, "incomplete", "the request broke off before its end") from None
     return bytes(body)
 
 
