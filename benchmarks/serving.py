@@ -320,7 +320,10 @@ async def stay(socket: ClientConnection, rng: random.Random, until: float, told:
         await socket.send('{"type": "stop"}')
         while True:
             message = await asyncio.wait_for(socket.recv(), 60)
-            if not isinstance(message, bytes) and json.loads(message)["type"] == "ended":
+            said = {} if isinstance(message, bytes) else json.loads(message)
+            if said.get("type") == "error":  # the open before it was refused, so there is nothing to stop
+                told[f"refused: {said['detail']}"] += 1
+            if said.get("type") in ("error", "ended"):
                 return
     elif how == "vanishes":
         socket.transport.abort()

@@ -130,6 +130,11 @@ def test_prompts_have_a_length_and_no_denied_words(frame: Bundle) -> None:
             offer.prompt(prompt)
 
 
+def test_no_session_is_longer_than_it_may_be(frame: Bundle) -> None:
+    offer = Catalogue({"a": frame}, Limits(seconds=10.0))
+    assert [offer.plan(RED, 0, frames).frames for frames in (None, 10**9, 7)] == [120, 120, 7]
+
+
 def test_a_student_that_rolls_needs_a_window(frame: Bundle) -> None:
     with pytest.raises(ConfigError, match="give a window"):
         catalogue({"a": replace(frame, student=frame.student.with_spec(window=0))})

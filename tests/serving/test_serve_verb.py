@@ -84,3 +84,19 @@ def test_what_cannot_be_served_is_one_line(options: list[str], words: str) -> No
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2
+
+
+def test_elsewhere_a_token_is_drawn_and_asked_for() -> None:
+    import httpx
+
+    command = [sys.executable, "-m", "understudy", "serve", "builtin:frame", "--host", "0.0.0.0", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address, token = server.stdout.readline().removeprefix("open ").strip().split("#token=")
+        address = address.replace("0.0.0.0", "127.0.0.1")
+        assert len(token) >= 20
+        assert httpx.get(address).status_code == 200
+        assert httpx.get(address + "v1/videos").status_code == 401
+        assert httpx.get(address + "v1/videos", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=60)

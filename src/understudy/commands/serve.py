@@ -86,7 +86,13 @@ class Serve(Verb):
                 await super().shutdown(sockets)
 
         most = max(limits.message_bytes, limits.given_bytes)
-        config = uvicorn.Config(app, log_level="warning", ws_max_size=most, timeout_graceful_shutdown=3)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            ws_max_size=most,
+            limit_concurrency=2 * limits.connections,
+            timeout_graceful_shutdown=3,
+        )
         server = Server(config)
         listening = _listen(self.host, self.port)
         # uvicorn stops gracefully, then raises the signal again for us: an ordered stop is no failure.
