@@ -1,5 +1,6 @@
 """The WebSocket protocol over real sockets."""
 
+import gc
 import io
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from understudy import clips
+from understudy.serving.scheduler import Session
 from understudy.students.bundle import Bundle
 from understudy.students.generate import ClipStream
 
@@ -170,6 +172,9 @@ def test_viewers_who_vanish_free_their_places(serve: Serve, view: View) -> None:
             first.socket.socket.close()  # without a word
             second.watch(1)
         wait_until(lambda: served.scheduler.sizes == (0, 0) and served.gauge("connections") == 0)
+        wait_until(
+            lambda: gc.collect() >= 0 and not [o for o in gc.get_objects() if isinstance(o, Session | ClipStream)]
+        )
 
 
 def test_who_does_not_listen_is_freed_and_the_other_plays_on(serve: Serve, view: View) -> None:

@@ -63,6 +63,7 @@ class Serve(Verb):
             import uvicorn
         except ImportError as error:
             raise UsageError(f"{error.name} is missing; install it with: pip install 'understudy[serve]'") from None
+        denied = self._denied()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         import torch
 
@@ -78,7 +79,7 @@ class Serve(Verb):
         access = Access() if loopback else Access(hosts=None, token=token)
         limits = Limits(sessions=self.sessions, queue=self.queue)
         scheduler = Scheduler(limits)
-        app = build_app(Catalogue(self._bundles(), limits, self._denied()), scheduler, access)
+        app = build_app(Catalogue(self._bundles(), limits, denied), scheduler, access)
 
         class Server(uvicorn.Server):
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
