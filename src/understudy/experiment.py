@@ -80,8 +80,8 @@ def sealed_folder(config: RunConfig) -> Path:
 
 
 def _world_scenes(prompts: WorldPromptsConfig) -> tuple[list[grammar.Scene], list[grammar.Scene]]:
-    """Split every family's scenes into training and held-out ones by a fixed draw: no run can choose its test."""
-    rng = np.random.default_rng(0)
+    """Split every family's scenes into training and held-out ones by the draw that the recipe names."""
+    rng = np.random.default_rng(prompts.split)
     training: list[grammar.Scene] = []
     held_out: list[grammar.Scene] = []
     for family in prompts.families:

@@ -112,7 +112,7 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
     if codec is None and own.ships_weights:
         load_weights(own, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
     sampler = levels[0] if len(levels) == 1 else levels
-    return Bundle(student.eval(), own.eval().requires_grad_(False), sampler, form, str(name))
+    return Bundle(student.eval().requires_grad_(False), own.eval().requires_grad_(False), sampler, form, str(name))
 
 
 def bundle_folder(name: str) -> Path:
