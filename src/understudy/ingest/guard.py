@@ -291,10 +291,22 @@ def probe(path: str | Path, source: str | None = None) -> VideoFacts:
 
 def probe_bytes(data: bytes, source: str = "clip") -> VideoFacts:
     """Say what a video file given as ``data`` holds; see `Guard.probe`."""
+    with _as_file(data) as path:
+        return probe(path, source)
+
+
+def read_bytes(data: bytes, form: ClipForm | None = None, source: str = "clip") -> Clip:
+    """Decode a video file given as ``data``; see `Guard.read`."""
+    with _as_file(data) as path, _shared.borrow() as guard:
+        return guard.read(path, form, source)
+
+
+@contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
     with tempfile.NamedTemporaryFile(prefix="understudy-") as file:
         file.write(data)
         file.flush()
-        return probe(file.name, source)
+        yield file.name
 
 
 def read_clip(path: str | Path, form: ClipForm | None = None) -> Clip:
