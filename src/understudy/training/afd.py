@@ -283,7 +283,8 @@ class OnPolicy(Generic[Settings]):
         loss = pairs(*scores.chunk(2)).mean()
         values = {"d_loss": loss.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
         _follow(state, "accuracy", health.accuracy)
-        values |= self._control(state)
+        lr = self._rate(state, lr)
+        values["d_rate"] = lr
         if float(state.tensors["accuracy"]) > judge.ceiling:
             return {**values, "d_rested": 1.0}
         penalty = torch.zeros(())
@@ -292,7 +293,7 @@ class OnPolicy(Generic[Settings]):
             penalty = objective.gradient_penalty(scores, nudged, judge.sigma).mean()
         optimiser = state.optimisers["discriminator"]
         for group in optimiser.param_groups:
-            group["lr"] = values.get("d_rate", lr)
+            group["lr"] = lr
         optimiser.zero_grad(set_to_none=True)
         (loss + judge.penalty * penalty if judge.penalty else loss).backward()
         optimiser.step()
@@ -312,16 +313,16 @@ class OnPolicy(Generic[Settings]):
         _follow(state, "unseen", accuracy)
         return {"unseen_accuracy": accuracy}
 
-    def _control(self, state: TrainState) -> dict[str, float]:
-        """Lead the discriminator's learning rate, if the recipe asks for that, by the pair accuracy it has reached."""
+    def _rate(self, state: TrainState, lr: float) -> float:
+        """Return the discriminator's learning rate: ``lr``, or, if the recipe asks for that, led by the pair accuracy."""
         judge = self.judge
         if judge.controller == "none":
-            return {}
+            return lr
         reached = float(state.tensors.get("unseen", state.tensors["accuracy"]))
         before = float(state.tensors.get("rate", torch.tensor(judge.lr)))
         rate = gauges.controlled_rate(before, reached, judge.band, judge.rates)
         state.tensors["rate"] = torch.tensor(rate, dtype=torch.float64)
-        return {"d_rate": rate}
+        return rate
 
     @torch.no_grad()
     def _scores(self, network: Discriminator, own: Rollouts) -> Tensor:
