@@ -254,7 +254,7 @@ class JudgeConfig(Section):
     rerender_own: bool = True
     """Draw the student's rollouts again in the same way before they are scored, so that both sides carry its traces."""
     redraws: int = Field(1, ge=1, le=256)
-    """Times each teacher clip is drawn again, each with noise of its own: more of them make few clips harder to memorise."""
+    """Times each teacher clip is drawn again (with ``rerender``), each with noise of its own."""
     lr: float = Field(5e-4, ge=0)
     """AdamW learning rate; 0 freezes it after warm-up."""
     penalty: float = Field(3.0, ge=0)
@@ -285,6 +285,8 @@ class DiscriminatorConfig(JudgeConfig):
     """A small whole-clip network of convolutions, trained from nothing."""
 
     kind: Literal["clip_cnn"] = "clip_cnn"
+    redraws: int = Field(8, ge=1, le=256)
+    """Times each teacher clip is drawn again (with ``rerender``), each with noise of its own: harder to memorise."""
     size: int = Field(24, ge=8)
     """Side in pixels of the frames it looks at."""
     width: int = Field(96, ge=8)

@@ -25,8 +25,7 @@ class GAN(OnPolicy[GANConfig]):
         rows_of = [row for row, prompt in enumerate(own.index) if self._seen.rows[prompt]]
         real = torch.zeros_like(own.frames)
         if rows_of:
-            picked = self._seen.pick_rows([own.index[row] for row in rows_of], state.generator)
-            real[rows_of] = self._teacher_frames[picked]
+            real[rows_of] = self._shown_by_teacher(self._seen, [own.index[row] for row in rows_of], state.generator)
         jitter = self.judge.noise * noise_like(torch.stack([own.frames, real]), state.generator)
 
         def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:

@@ -87,6 +87,11 @@ class OnPolicy(Generic[Settings]):
         return True
 
     @property
+    def _copies(self) -> int:
+        """How often each teacher clip is there: clips as they are would be the same each time."""
+        return 1 if self.judge.rerender is None else self.judge.redraws
+
+    @property
     def warmup_steps(self) -> int:
         """Steps before the student moves."""
         return self.judge.warmup if self.adversarial else 0
@@ -125,7 +130,7 @@ class OnPolicy(Generic[Settings]):
         network = network_of(state)
         drawn = [
             self._redrawn(self.data.latents, self.data.row_prompts, self.seed + copy * _NEXT_COPY)
-            for copy in range(self.judge.redraws)
+            for copy in range(self._copies)
         ]
         self._teacher_frames = self._shown(torch.cat(drawn), network)[0]
         generator = torch.Generator().manual_seed(self.seed)
@@ -137,8 +142,8 @@ class OnPolicy(Generic[Settings]):
     def _shown_by_teacher(self, clips: TeacherClips, index: Sequence[int], generator: torch.Generator) -> Tensor:
         """Draw one of the teacher's ``clips`` for every prompt index, as the discriminator sees it [B, T', 3, H', W']."""
         rows = clips.pick_rows(index, generator)
-        if self.judge.redraws > 1:
-            copies = torch.randint(self.judge.redraws, rows.shape, generator=generator)
+        if self._copies > 1:
+            copies = torch.randint(self._copies, rows.shape, generator=generator)
             rows = rows + len(self.data.latents) * copies
         return self._teacher_frames[rows]
 
