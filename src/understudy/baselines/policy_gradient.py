@@ -11,7 +11,7 @@ from understudy import flow, objective
 from understudy.config import PolicyGradientConfig
 from understudy.errors import ConfigError
 from understudy.students.base import StudentModule
-from understudy.training.afd import OnPolicy, Rollouts, network_of, opening
+from understudy.training.afd import OnPolicy, Rollouts, opening
 from understudy.training.state import TrainState
 from understudy.training.update import student_update
 
@@ -35,7 +35,7 @@ class PolicyGradient(OnPolicy[PolicyGradientConfig]):
     def learn(self, state: TrainState, own: Rollouts, update: int, shared: int) -> dict[str, float]:
         """Update the student on the transitions [S, B, F, C, h, w] of its rollouts, weighted by the verdict."""
         config = self.config
-        scores = self._scores(network_of(state), own)
+        scores = self._scores(state, own)
         advantages = objective.advantage(scores, config.scope).clamp(-config.limit, config.limit).flatten()
         values = self._gauges(scores, objective.weight(advantages, config.limit), own)
         student, old = state.policy("student"), state.policy("old")

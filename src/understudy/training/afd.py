@@ -4,6 +4,7 @@ Departures from it that full-parameter training of a small student needed: the p
 of the frozen start, groups may share the noise of their first blocks, the old policy follows quickly. Each is a setting.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -118,8 +119,11 @@ class OnPolicy(Generic[Settings]):
             ),
             "discriminator": torch.optim.AdamW(trained, judge.lr, (0.5, 0.95), weight_decay=1e-4),
         }
-        generator = torch.Generator().manual_seed(self.seed)
-        return TrainState({**modules, "discriminator": network}, optimisers, generator)
+        modules["discriminator"] = network
+        if judge.average:
+            frozen = {id(p): p for p in network.parameters() if not p.requires_grad}  # shared, never copied
+            modules["judge"] = copy.deepcopy(network, frozen)
+        return TrainState(modules, optimisers, torch.Generator().manual_seed(self.seed))
 
     def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
         """Bring the teacher's clips to canonical form; return the shortcut probe against start rollouts.
@@ -129,8 +133,8 @@ class OnPolicy(Generic[Settings]):
         self._start = start
         network = network_of(state)
         drawn = [
-            self._redrawn(self.data.latents, self.data.row_prompts, self.seed + copy * _NEXT_COPY)
-            for copy in range(self._copies)
+            self._redrawn(self.data.latents, self.data.row_prompts, self.seed + drawing * _NEXT_COPY)
+            for drawing in range(self._copies)
         ]
         self._teacher_frames = self._shown(torch.cat(drawn), network)[0]
         generator = torch.Generator().manual_seed(self.seed)
@@ -160,6 +164,8 @@ class OnPolicy(Generic[Settings]):
             values |= self._gauge_unseen(state, network, own)
             for _ in range(self.judge.steps):
                 values |= self._discriminate(state, network, own.frames, own.prompts, own.index, self.judge.lr)
+            if self.judge.average:
+                average_into(state.modules["judge"], network, self.judge.average if update else 0.0)
         set_rate(
             state.optimisers["student"],
             self.train.lr,
@@ -330,8 +336,9 @@ class OnPolicy(Generic[Settings]):
         return rate
 
     @torch.no_grad()
-    def _scores(self, network: Discriminator, own: Rollouts) -> Tensor:
+    def _scores(self, state: TrainState, own: Rollouts) -> Tensor:
         """Return the reward [P, K]: the verdict without instance noise, which would only blur the ranking."""
+        network = network_of(state, "judge" if self.judge.average else "discriminator")
         return network.logits(own.frames, network.encode_text(own.prompts)).unflatten(0, (-1, self.config.group))
 
     def _gauges(self, scores: Tensor, weights: Tensor, own: Rollouts) -> dict[str, float]:
@@ -375,7 +382,7 @@ class AFD(OnPolicy[AFDConfig]):
     def learn(self, state: TrainState, own: Rollouts, update: int, shared: int) -> dict[str, float]:
         """Score the rollouts, turn advantages into weights, and update on the noised rollouts."""
         if self.adversarial:
-            scores = self._scores(network_of(state), own)
+            scores = self._scores(state, own)
         else:
             scores = torch.randn(self.train.prompts, self.config.group, generator=state.generator)
         advantages = objective.advantage(scores, self.config.scope)
@@ -419,9 +426,9 @@ def _follow(state: TrainState, name: str, accuracy: float) -> None:
     state.tensors[name] = 0.8 * state.tensors.get(name, torch.tensor(0.5)) + 0.2 * accuracy
 
 
-def network_of(state: TrainState) -> Discriminator:
-    """Return the discriminator: it scores prepared clips [B, T', 3, H', W']."""
-    network = state.modules["discriminator"]
+def network_of(state: TrainState, name: str = "discriminator") -> Discriminator:
+    """Return the discriminator, or "judge", its average: they score prepared clips [B, T', 3, H', W']."""
+    network = state.modules[name]
     assert isinstance(network, Discriminator)
     return network
 
