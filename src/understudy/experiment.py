@@ -290,11 +290,7 @@ def load_start(config: RunConfig) -> Bundle:
     for own in flow.level_lists(levels):
         if not own or own[0] != 1 or any(a <= b for a, b in zip(own, (*own[1:], 0.0), strict=True)):
             raise ConfigError(f"student.levels {list(own)} must fall from 1 and stay above 0")
-    try:
-        bundle.student.to(config.device)
-        bundle.codec.to(config.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {config.device!r} cannot be used ({error}): use --device cpu") from error
+    bundle.to(config.device)
     return replace(bundle, levels=levels)
 
 

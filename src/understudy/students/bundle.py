@@ -19,7 +19,7 @@ from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.codecs.wan import WanCodec, load_wan_codec
-from understudy.errors import CheckpointError, UnderstudyError
+from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from understudy.students.anyflow import AnyFlowStudent
 from understudy.students.base import StudentModule
@@ -62,6 +62,15 @@ class Bundle:
         given = {"window": window, "sink": sink}
         changes = {name: value for name, value in given.items() if value is not None}
         return replace(self, student=self.student.with_spec(**changes))
+
+    def to(self, device: str) -> None:
+        """Move student and codec to ``device``; ConfigError when it cannot be used."""
+        try:
+            self.student.to(device)
+            self.codec.to(device)
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).splitlines()[0]
+            raise ConfigError(f"device {device!r} cannot be used ({why}): use --device cpu") from error
 
 
 def save_bundle(bundle: Bundle, folder: Path, half: bool = False) -> None:
