@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from understudy import doctor, experiment
-from understudy.collection.store import ClipStore
+from understudy.collection.store import ClipStore, Origin
 from understudy.config import AFDConfig, RunConfig
 from understudy.discriminators.reference import BUCKETS, load_reference
 from understudy.doctor import Finding, diagnose
@@ -216,7 +216,7 @@ def test_truncated_changed_and_missing_clips_fail(store: Path) -> None:
 
 
 def test_refused_prompts_of_a_store_are_a_warning(store: Path) -> None:
-    ClipStore(store).reject(teacher="t", prompt="p", asked={}, seed=0, terms="", reason="not allowed")
+    ClipStore(store).reject(Origin("t", "p", {}, 0, ""), "not allowed")
     assert said(diagnose(str(store)), None) == ["warn  refused: 1 requests, the first because: not allowed"]
 
 

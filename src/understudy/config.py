@@ -1,100 +1,21 @@
 """One typed, frozen description of a run. Unknown keys are errors; the resolved description is saved beside the run."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from understudy.teacher_config import (
+    ApiTeacherConfig,
+    ComfyTeacherConfig,
+    DiffusersTeacherConfig,
+    FolderTeacherConfig,
+    Section,
+    WorldTeacherConfig,
+)
 
 Family = Literal["drop", "throw", "bounce", "collision", "ramp", "pendulum"]
 Colour = Literal["red", "yellow", "green", "cyan", "blue", "purple"]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys forbidden, finite numbers only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class WorldTeacherConfig(Section):
-    """The embedded physics world."""
-
-    kind: Literal["world"] = "world"
-    look: Literal["film", "house"] = "film"
-    """Look of its clips: film (another look than the student's) or house."""
-    size: int = Field(64, ge=16, le=512)
-    """Side of its square frames in pixels."""
-    fps: float = Field(24.0, gt=0, le=240)
-    """Frames per second."""
-    frames: int = Field(32, ge=2, le=4096)
-    """Frames per clip."""
-    poor: bool = False
-    """Random physics unrelated to the prompt: the source that start students are pre-trained on."""
-
-
-class FolderTeacherConfig(Section):
-    """A folder of mp4 files with their prompts."""
-
-    kind: Literal["folder"] = "folder"
-    path: Path
-    """Folder of mp4 files with prompts.csv (file,prompt), prompts.jsonl or one .txt beside each file."""
-
-
-class TermsConfig(Section):
-    """What the teacher's terms say about training on its outputs, as you have read them."""
-
-    training: Literal["yes", "no", "conditional", "unknown"]
-    """Whether they allow it."""
-    note: str = Field(min_length=1)
-    """What they say, in a sentence."""
-    url: str = ""
-    """Where they say it."""
-    checked: str = ""
-    """When you read them, as 2026-11-01."""
-
-
-class RequestConfig(Section):
-    """What is asked of a teacher that is not the embedded world."""
-
-    frames: int = Field(81, ge=1)
-    """Frames asked for."""
-    fps: float = Field(16.0, gt=0)
-    """Frames per second asked for."""
-    width: int = Field(832, ge=16)
-    """Pixels asked for."""
-    height: int = Field(480, ge=16)
-    """Pixels asked for."""
-    terms: TermsConfig | None = None
-    """What the terms say; null: what is known of the teacher (`understudy collect` prints it)."""
-
-
-class ApiTeacherConfig(RequestConfig):
-    """A service or server over HTTP that takes jobs; needs the extra [api]."""
-
-    kind: Literal["api"] = "api"
-    shape: str = "openai-videos"
-    """How it wants to be asked: openai-videos, openrouter, fal, ark, minimax, replicate, or a YAML file like shapes.yaml."""
-    model: str = ""
-    """The model's name there."""
-    url: str | None = None
-    """Its address; null: the service's own."""
-    key_env: str | None = None
-    """Environment variable, or keyring entry of `understudy`, that holds the key; null: the service's usual one."""
-    body: dict[str, Any] = {}
-    """Fields of the request, on top of the shape's; null leaves one out."""
-    wire: dict[str, Any] = {}
-    """Changes of the shape itself."""
-    idempotent: bool = False
-    """The server makes one job of requests with the same Idempotency-Key."""
-    plain_http: bool = False
-    """Allow http to this host although it is not this machine (a server in your own network)."""
-    max_megabytes: int = Field(512, ge=1)
-    """Largest clip that is taken."""
-    price_per_clip: float | None = Field(None, ge=0)
-    """What one clip costs; 0 for your own server."""
-    price_per_second: float | None = Field(None, ge=0)
-    """What one second of video costs."""
-    currency: str = "USD"
-    """What prices and the budget count in."""
 
 
 class WorldPromptsConfig(Section):
@@ -204,11 +125,11 @@ class CollectionConfig(Section):
     per_minute: float | None = Field(None, gt=0)
     """Submissions per minute at most; null: no limit."""
     poll: float = Field(2.0, gt=0)
-    """Seconds between two questions about one job."""
+    """Most seconds between two questions about one job; once it is known how long jobs take, it is asked near that time."""
     attempts: int = Field(2, ge=1)
     """Submissions per clip and collection: what the teacher lost or failed is asked for again, and may cost again."""
     timeout: float = Field(3600.0, gt=0)
-    """Seconds after which a job counts as lost."""
+    """Seconds after which a collection stops waiting for a job; it stays open, for the next one."""
     budget: float | None = Field(None, ge=0)
     """Money the teacher may cost in this store, over all collections; null: no limit."""
     budget_clips: int | None = Field(None, ge=0)
@@ -509,9 +430,10 @@ class RunConfig(Section):
     """Torch threads; 0 leaves the choice to torch. Two threads on busy cores can be ten times slower than one."""
     device: str = "cpu"
     """Torch device: cpu, cuda, cuda:1."""
-    teacher: Annotated[WorldTeacherConfig | FolderTeacherConfig | ApiTeacherConfig, Field(discriminator="kind")] = (
-        WorldTeacherConfig()
-    )
+    teacher: Annotated[
+        WorldTeacherConfig | FolderTeacherConfig | ApiTeacherConfig | ComfyTeacherConfig | DiffusersTeacherConfig,
+        Field(discriminator="kind"),
+    ] = WorldTeacherConfig()
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()
     collection: CollectionConfig = CollectionConfig()
@@ -522,5 +444,5 @@ class RunConfig(Section):
     objective: ObjectiveConfig = AFDConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    compare: dict[str, CompareConfig] = {}
+    compare: dict[str, CompareConfig] = Field({})
     """Other arms, by name."""
