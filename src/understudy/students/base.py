@@ -137,10 +137,10 @@ class StudentModule(nn.Module):
             kept.pop(sinks)
         return kept
 
-    def recache(self, past: Sequence[Tensor], text: Any, seen: int) -> Any:
+    def recache(self, past: Sequence[Tensor], text: Any, seen: int, cache: Any = None) -> Any:
         """Return the cache of the ``remembered`` blocks of ``seen`` frames, as if ``text`` had held when they were drawn.
 
-        This is how a prompt changes during a rollout (LongLive, 2509.22622, KV recache).
+        This is how a prompt changes during a rollout (LongLive, 2509.22622, KV recache). ``cache`` is the one that held.
         """
         cache, forgotten = self.empty_cache(), seen - sum(block.shape[1] for block in past)
         for block in past:

@@ -1,14 +1,11 @@
 """The causal Wan student against recorded outputs of public code, and against itself."""
 
 import copy
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from understudy.errors import ConfigError
@@ -17,27 +14,8 @@ from understudy.students.rollout import SeededNoise, roll_clip, rollout
 from understudy.students.wan.model import WanCache, WanStudent
 from understudy.students.wan.spec import PRESETS, WanSpec, preset, wan_1_3b
 
-DATA = Path(__file__).resolve().parents[2] / "data"
 SIZES = {"dim": 24, "ffn_dim": 32, "layers": 2, "heads": 2, "text_dim": 8, "text_len": 6, "freq_dim": 16}
 TINY = WanSpec(**SIZES, in_channels=4, out_channels=4, height=4, width=6, blocks=(2,), max_frames=8, text="words")  # type: ignore[arg-type]
-
-
-def recorded(name: str) -> tuple[WanStudent, dict[str, Tensor]]:
-    with safe_open(DATA / f"{name}.safetensors", "pt") as file:
-        config = json.loads(file.metadata()["config"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    names = ("dim", "ffn_dim", "layers", "heads", "text_dim", "text_len", "freq_dim", "height", "width")
-    channels = config["channels"]
-    spec = WanSpec(
-        **{key: config[key] for key in names}, in_channels=channels, out_channels=channels, blocks=(config["block"],)
-    )
-    student = WanStudent(spec).eval()
-    student.load_state_dict({k.removeprefix("w."): v for k, v in tensors.items() if k.startswith("w.")}, strict=True)
-    return student, tensors
-
-
-def gap(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
 
 
 def tiny(**changes: Any) -> WanStudent:
@@ -69,8 +47,9 @@ def one_by_one(student: WanStudent, clean: Tensor, noisy: Tensor, levels: Tensor
 
 
 @torch.no_grad()
-def test_cached_step_equals_the_recording() -> None:
-    student, data = recorded("kvstep")
+def test_cached_step_equals_the_recording(recorded, gap) -> None:
+    recording = recorded("kvstep")
+    student, data = recording.student, recording.tensors
     text, cache = student.text(data["in.context"]), student.empty_cache()
     primed = []
     for low in (0, 3):
@@ -85,16 +64,18 @@ def test_cached_step_equals_the_recording() -> None:
 
 
 @pytest.mark.parametrize("grad", [False, True])
-def test_block_causal_pass_equals_the_recording(grad: bool) -> None:
-    student, data = recorded("blockmask")
+def test_block_causal_pass_equals_the_recording(grad: bool, recorded, gap) -> None:
+    recording = recorded("blockmask")
+    student, data = recording.student, recording.tensors
     with torch.set_grad_enabled(grad):
         found = student.block_causal(data["in.x"], data["in.t"] / 1000, student.text(data["in.context"]))
     assert gap(found, data["out.flow"]) < 1e-5
 
 
 @torch.no_grad()
-def test_teacher_forced_pass_equals_the_recording() -> None:
-    student, data = recorded("teacher")
+def test_teacher_forced_pass_equals_the_recording(recorded, gap) -> None:
+    recording = recorded("teacher")
+    student, data = recording.student, recording.tensors
     text = student.text(data["in.context"])
     found = student.teacher_forced(data["in.clean"], data["in.x"], data["in.t"] / 1000, text)
     assert gap(found, data["out.flow"]) < 1e-5
@@ -114,7 +95,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("changes", SETTINGS, ids=str)
 @torch.no_grad()
-def test_parallel_equals_cached(changes: dict[str, Any]) -> None:
+def test_parallel_equals_cached(changes: dict[str, Any], gap) -> None:
     student = tiny(**changes)
     clean, noisy, levels = clips(student)
     text = student.encode_text(["a red ball", ""])
@@ -188,7 +169,7 @@ def test_the_cache_is_a_value() -> None:
 
 
 @torch.no_grad()
-def test_prompt_switch_recaches_the_past() -> None:
+def test_prompt_switch_recaches_the_past(gap) -> None:
     student = tiny(blocks=(2,), window=6, sink=0)
     first, second = student.encode_text(["a red ball"]), student.encode_text(["something else"])
     noise = SeededNoise([1])
@@ -207,7 +188,7 @@ def test_prompt_switch_recaches_the_past() -> None:
 
 
 @torch.no_grad()
-def test_given_first_frames_are_kept_and_seen() -> None:
+def test_given_first_frames_are_kept_and_seen(gap) -> None:
     student = tiny(blocks=(1, 2))
     text = student.encode_text(["a"])
     image = torch.randn(1, 1, *student.latent_shape)
@@ -233,6 +214,15 @@ def test_recorded_noise_is_taken_as_it_is() -> None:
     first = roll_clip(student, text, 1, (1.0, 0.5), noise, 8)
     assert asked == list(draws)
     assert torch.equal(first, roll_clip(student, text, 1, (1.0, 0.5), noise, 8))
+
+
+@torch.no_grad()
+def test_a_window_of_one_block_sees_no_past() -> None:
+    student = tiny(window=2)
+    text = student.encode_text(["a"])
+    blocks = list(rollout(student, text, 1, (1.0, 0.5), SeededNoise([0]), 12))
+    assert len(blocks) == 6
+    assert student.commit(blocks[0], text, student.empty_cache()).frames == 0
 
 
 def test_past_the_trained_length_is_one_line_of_advice() -> None:

@@ -129,6 +129,21 @@ class WanStudent(StudentModule):
     def commit(self, clean: Tensor, text: WanText, cache: WanCache) -> WanCache:
         """Return ``cache`` extended by the clean block [B, b, C, h, w], rolled to the window; no gradient enters it."""
         self._check(clean, cache)
+        return self._commit(clean, text, cache)
+
+    @torch.no_grad()
+    def recache(self, past: Sequence[Tensor], text: WanText, seen: int, cache: WanCache | None = None) -> WanCache:
+        """See ``StudentModule`` and ``WanSpec.joint_recache``."""
+        if not (self.spec.joint_recache and past):
+            return super().recache(past, text, seen, cache)
+        clean, base = torch.cat(list(past), 1), WanCache()
+        if cache is not None and seen > clean.shape[1]:
+            clean, held = clean[:, self.spec.sink :], self.spec.sink * self._tokens(*clean.shape[3:])
+            keys, values = (tuple(t[:, :held] for t in kept) for kept in (cache.keys, cache.values))
+            base = WanCache(keys, values, self.spec.sink, seen - clean.shape[1])
+        return self._commit(clean, text, base)
+
+    def _commit(self, clean: Tensor, text: WanText, cache: WanCache) -> WanCache:
         own: list[KeyValue] = []
         attend = self._beside(cache, clean, own)
         self._run(clean, clean.new_zeros(clean.shape[:2]), text, attend, own)
@@ -329,5 +344,5 @@ def _pieces(tensor: Tensor, spans: Sequence[tuple[int, int]], n: int) -> list[Te
 
 def _parts(tensor: Tensor, spans: Sequence[tuple[int, int]], n: int) -> Tensor:
     """Return the frames of ``spans`` of [B, L, H, d] put together."""
-    pieces = _pieces(tensor, spans, n)
+    pieces = _pieces(tensor, spans, n) or [tensor[:, :0]]  # a window of one block keeps nothing
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
