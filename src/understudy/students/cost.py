@@ -77,13 +77,13 @@ class WanCost:
 
     def velocity(self, size: int, past: int) -> int:
         """FLOPs of the velocity of a block of ``size`` frames that sees ``past`` frames."""
-        return self._once(size, size) + self.spec.layers * self._layer(size, size * (past + size))
+        return self._once(size, size, 1) + self.spec.layers * self._layer(size, size * (past + size))
 
     def commit(self, size: int, past: int) -> int:
         """FLOPs of adding such a block to the cache: the last layer stops at its keys and values."""
         d, tokens = self.spec.dim, size * self.frame_tokens
         last = 2 * tokens * 2 * (d * d + self.rank * 2 * d)
-        return self._once(size, 0) + (self.spec.layers - 1) * self._layer(size, size * (past + size)) + last
+        return self._once(size, 0, 1) + (self.spec.layers - 1) * self._layer(size, size * (past + size)) + last
 
     def rollout(self, levels: flow.Levels) -> int:
         """FLOPs of drawing one clip with a sampler at ``levels``, its prompt included."""
@@ -123,7 +123,7 @@ class WanCost:
     def _linear(self) -> int:
         """FLOPs of everything else in a teacher-forced pass."""
         both = 2 * self.frames
-        return self.text() + self._once(both, self.frames) + self.spec.layers * self._products(both)
+        return self.text() + self._once(both, self.frames, both) + self.spec.layers * self._products(both)
 
     def _layer(self, frames: int, pairs: int) -> int:
         n = self.frame_tokens
@@ -133,12 +133,12 @@ class WanCost:
         d, f, r = self.spec.dim, self.spec.ffn_dim, self.rank
         return 2 * frames * self.frame_tokens * (6 * (d * d + r * 2 * d) + 2 * (d * f + r * (d + f)))
 
-    def _once(self, frames: int, shown: int) -> int:
-        """FLOPs outside the layers: patches, the time embedding, and the head for ``shown`` frames."""
+    def _once(self, frames: int, shown: int, levels: int) -> int:
+        """FLOPs outside the layers: patches, the embedding of ``levels`` noise levels, the head for ``shown`` frames."""
         spec, patch = self.spec, math.prod(self.spec.patch)
         times = spec.freq_dim + 7 * spec.dim
         tokens = self.frame_tokens * patch * (frames * spec.in_channels + shown * spec.out_channels)
-        return 2 * spec.dim * (frames * times + tokens)
+        return 2 * spec.dim * (levels * times + tokens)
 
 
 def memory(cost: WanCost, parameters: int, policies: int, clips: int, together: int, bf16: bool) -> dict[str, int]:

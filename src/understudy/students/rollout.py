@@ -180,7 +180,7 @@ def _draw_block(
     x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + shape[1]]
     own = flow.levels_of_block(levels, index)
     for step, level in enumerate(own):
-        t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
+        t = torch.full((), level, dtype=eps.dtype, device=eps.device).expand(shape[:2])
         x_t = x0
         if stepper is None or step == 0:
             x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)

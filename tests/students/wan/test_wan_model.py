@@ -169,6 +169,33 @@ def test_the_cache_is_a_value() -> None:
 
 
 @torch.no_grad()
+def test_caches_that_follow_one_cache_do_not_meet() -> None:
+    student = tiny()
+    clean, noisy, levels = clips(student)
+    text = student.encode_text(["a", "b"])
+    past = student.commit(clean[:, :2], text, student.empty_cache())
+    first = student.commit(clean[:, 2:4], text, past)
+    before = copy.deepcopy(first)
+    student.commit(clean[:, 4:6], text, past)
+    student.velocity(noisy[:, 2:4], levels[:, 2:4], text, past)
+    student.velocity(noisy[:, 4:6], levels[:, 4:6], text, first)
+    for found, kept in ((first.keys, before.keys), (first.values, before.values)):
+        assert all(torch.equal(a, b) for a, b in zip(found, kept, strict=True))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_one_level_for_all_and_the_same_level_for_each_frame_are_the_same(grad: bool, gap) -> None:
+    student = tiny()
+    clean, noisy, _ = clips(student)
+    with torch.set_grad_enabled(grad):
+        text = student.encode_text(["a", "b"])
+        cache = student.commit(clean[:, :2], text, student.empty_cache())
+        one = student.velocity(noisy[:, 2:4], torch.tensor(0.625).expand(2, 2), text, cache)
+        apart = torch.tensor([[0.625, 0.625], [0.625, 0.5]])  # the first clip's frames are as before
+        assert gap(student.velocity(noisy[:, 2:4], apart, text, cache)[:1], one[:1].detach()) < 1e-6
+
+
+@torch.no_grad()
 def test_prompt_switch_recaches_the_past(gap) -> None:
     student = tiny(blocks=(2,), window=6, sink=0)
     first, second = student.encode_text(["a red ball"]), student.encode_text(["something else"])
