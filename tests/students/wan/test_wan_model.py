@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from understudy.errors import ConfigError
-from understudy.students.base import block_sizes
+from understudy.students.base import block_sizes, by_block, in_parallel
 from understudy.students.rollout import SeededNoise, roll_clip, rollout
 from understudy.students.wan.model import WanCache, WanStudent
 from understudy.students.wan.spec import PRESETS, WanSpec, preset, wan_1_3b
@@ -104,6 +104,28 @@ def test_parallel_equals_cached(changes: dict[str, Any], gap) -> None:
 
 
 @torch.no_grad()
+def test_block_by_block_gives_the_velocities_of_the_parallel_pass(gap) -> None:
+    student = tiny(blocks=(1, 2, 3, 2))
+    clean, noisy, levels = clips(student)
+    parts = list(by_block(student, clean, noisy, levels, ["a red ball", ""]))
+    assert [(frames.start, frames.stop) for frames, _ in parts] == [(0, 1), (1, 3), (3, 6), (6, 8)]
+    ((_, whole),) = in_parallel(student, clean, noisy, levels, ["a red ball", ""])
+    assert gap(torch.cat([v for _, v in parts], 1), whole) < 1e-5
+
+
+@torch.no_grad()
+def test_a_student_in_bfloat16_draws_nearly_the_same_and_caches_in_it(gap) -> None:
+    student = tiny(window=5, sink=1)
+    whole = roll_clip(student, student.encode_text(["a"]), 1, (1.0, 0.5), SeededNoise([0]), 8)
+    half = copy.deepcopy(student).bfloat16()
+    text = half.encode_text(["a"])
+    found = roll_clip(half, text, 1, (1.0, 0.5), SeededNoise([0]), 8)
+    assert found.dtype == torch.float32
+    assert 1e-4 < gap(found, whole) < 5e-2
+    assert {key.dtype for key in half.commit(found[:, :2], text, half.empty_cache()).keys} == {torch.bfloat16}
+
+
+@torch.no_grad()
 def test_any_size_is_taken_and_window_relative_positions_never_leave_the_window() -> None:
     student = tiny(window=4, sink=1, relative_rope=True)
     text = student.encode_text(["a"])
@@ -119,7 +141,7 @@ def test_no_gradient_reaches_the_past_and_recomputing_changes_nothing() -> None:
     clean, noisy, levels = clips(student)
     past = clean.clone().requires_grad_(True)
     gradients = []
-    for checkpointing in (False, True):
+    for checkpointing in (False, True, 0.5):
         student.gradient_checkpointing = checkpointing
         student.zero_grad()
         text = student.encode_text(["a red ball", "b"])
@@ -127,8 +149,9 @@ def test_no_gradient_reaches_the_past_and_recomputing_changes_nothing() -> None:
         student.teacher_forced(clean, noisy, levels, text=student.encode_text(["a", "b"])).square().mean().backward()
         gradients.append([p.grad.clone() for p in student.parameters()])
     assert past.grad is None
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-7)
+    for plain, *others in zip(*gradients, strict=True):
+        for recomputed in others:
+            torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-7)
 
 
 def test_a_step_with_the_cache_has_the_gradient_of_its_own_block_only() -> None:

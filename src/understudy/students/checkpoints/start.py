@@ -33,8 +33,6 @@ _SAME: Final = (
 def public_bundle(config: StudentConfig, codec: CodecModule | None) -> Bundle:
     """Return the checkpoint ``config.start`` with its preset's blocks, window, sink, levels and clip form.
 
-    Its layers recompute activations: a clip of the public size would not fit otherwise.
-
     Raises:
         ConfigError: preset, codec or text encoder is not named, or size and frames do not suit them.
         CheckpointError: the file holds no whole causal Wan transformer.
@@ -57,8 +55,9 @@ def public_bundle(config: StudentConfig, codec: CodecModule | None) -> Bundle:
     spec = spec_of(found.sizes, chosen, form, codec.stride)
     with torch.device("meta"):  # the weights follow: nothing is drawn that is thrown away
         student = WanStudent(spec)
-    student.load_state_dict({name: tensor.float() for name, tensor in found.tensors.items()}, assign=True)
-    student.gradient_checkpointing = True
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    student.load_state_dict({name: tensor.to(dtype) for name, tensor in found.tensors.items()}, assign=True)
+    student.gradient_checkpointing = config.recompute
     latents = latent_frames(codec, form.frames)
     if sum(block_sizes(student, latents)) != latents:
         raise ConfigError(

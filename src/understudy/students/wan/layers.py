@@ -66,11 +66,13 @@ class _Attention(nn.Module):
 
     def query(self, x: Tensor) -> Tensor:
         """Return queries [B, L, H, d] of tokens [B, L, D]."""
-        return self.norm_q(self.q(x)).unflatten(-1, (self.heads, -1))
+        q = self.q(x)
+        return self.norm_q(q).to(q.dtype).unflatten(-1, (self.heads, -1))
 
     def key_value(self, x: Tensor) -> KeyValue:
         """Return keys and values [B, L, H, d] of tokens [B, L, D]."""
-        return self.norm_k(self.k(x)).unflatten(-1, (self.heads, -1)), self.v(x).unflatten(-1, (self.heads, -1))
+        k, v = self.k(x), self.v(x)
+        return self.norm_k(k).to(k.dtype).unflatten(-1, (self.heads, -1)), v.unflatten(-1, (self.heads, -1))
 
 
 class WanLayer(nn.Module):

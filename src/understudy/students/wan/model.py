@@ -59,7 +59,8 @@ class WanStudent(StudentModule):
     """See ``Student`` for the contract and ``WanSpec`` for sizes.
 
     Attributes:
-        gradient_checkpointing: recompute the layers in the backward pass instead of keeping their activations.
+        gradient_checkpointing: share of the layers that are recomputed in the backward pass instead of keeping their
+            activations; False is none, True is all.
         source: the text encoder; not part of the weights.
     """
 
@@ -79,7 +80,7 @@ class WanStudent(StudentModule):
         self.blocks = nn.ModuleList(WanLayer(i, dim, spec.ffn_dim, spec.heads, spec.eps) for i in range(spec.layers))
         self.head = WanHead(dim, rows * columns * spec.out_channels, spec.eps)
         self.source = TextSource(spec.text, spec.text_dim, spec.text_len)
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing: float = False
         self._phase_tables: dict[tuple[Any, ...], Tensor] = {}
 
     @classmethod
@@ -204,7 +205,7 @@ class WanStudent(StudentModule):
                     attend(i, k, k, v)
                     break
                 words = text.layers[i] if text.layers and not grad else text.tokens
-                if grad and self.gradient_checkpointing:
+                if grad and i < self.gradient_checkpointing * self.spec.layers:
                     tokens = checkpoint(layer, tokens, tables[i], words, attend, use_reentrant=False)
                 else:
                     tokens = layer(tokens, tables[i], words, attend)
