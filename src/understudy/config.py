@@ -240,6 +240,10 @@ class StudentConfig(Section):
     """Where its codec is; null: the one that the bundle holds or names."""
     text: UMT5Config | None = None
     """Where its text encoder is; null: the one that the bundle holds or names."""
+    adapter: str | None = None
+    """LoRA file merged into a public checkpoint: LongLive's lora.pt, or a PEFT folder."""
+    adapter_alpha: float | None = Field(None, gt=0)
+    """Its alpha; null: what a PEFT folder says, otherwise its rank (as LongLive's)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of a public checkpoint's weights in memory; bfloat16 needs ``lora`` and ``train.bf16``: adapters stay float32."""
     recompute: float = Field(1.0, ge=0, le=1)

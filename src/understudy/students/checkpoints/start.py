@@ -11,6 +11,7 @@ from understudy.config import StudentConfig
 from understudy.errors import CheckpointError, ConfigError
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle, bundle_folder
+from understudy.students.checkpoints.adapter import with_adapter
 from understudy.students.checkpoints.layout import WanSizes
 from understudy.students.checkpoints.read import read_checkpoint
 from understudy.students.wan.model import WanStudent
@@ -47,6 +48,8 @@ def public_bundle(config: StudentConfig, codec: CodecModule | None) -> Bundle:
     if config.text is None:
         raise ConfigError(f"{config.start} holds no text encoder: set student.text to {{kind: umt5, path: FOLDER}}")
     found = read_checkpoint(config.start)
+    if config.adapter is not None:
+        found = with_adapter(found, config.adapter, config.adapter_alpha)
     if found.sizes.image_dim is not None:
         raise CheckpointError(
             f"{found.origin} is an image-to-video Wan, which needs image features: give a text-to-video one"
