@@ -126,6 +126,16 @@ def test_a_student_in_bfloat16_draws_nearly_the_same_and_caches_in_it(gap) -> No
 
 
 @torch.no_grad()
+def test_compiled_layers_draw_the_same() -> None:
+    """Both parts are whole graphs; what a backend makes of them is torch's."""
+    student = tiny(window=5, sink=1)
+    text = student.encode_text(["a"])
+    plain = roll_clip(student, text, 1, (1.0, 0.5), SeededNoise([0]), 8)
+    student.compile_layers(backend="eager")
+    torch.testing.assert_close(roll_clip(student, text, 1, (1.0, 0.5), SeededNoise([0]), 8), plain)
+
+
+@torch.no_grad()
 def test_any_size_is_taken_and_window_relative_positions_never_leave_the_window() -> None:
     student = tiny(window=4, sink=1, relative_rope=True)
     text = student.encode_text(["a"])

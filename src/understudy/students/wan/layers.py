@@ -91,15 +91,23 @@ class WanLayer(nn.Module):
         """Return shift, 1 + scale, gate of attention and of the MLP for ``base`` [B, F, 6, D], [B, F, 1, D] or [D] each."""
         return _rows(base + self.modulation, scales=(1, 4))
 
-    def forward(self, x: Tensor, table: tuple[Tensor, ...], text: KeyValue | Tensor, attend: Attend) -> Tensor:
-        """Return new tokens [B, F n, D]; ``text`` is its keys and values, or tokens [B, S, D] to make them of."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = table
-        inner, attn = modulated(x, self.eps, shift1, scale1), self.self_attn
-        x = gated(x, attn.o(attend(self.index, attn.query(inner), *attn.key_value(inner)).flatten(2)), gate1)
+    def project(self, x: Tensor, table: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values [B, F n, H, d] of tokens [B, F n, D], before rotation."""
+        inner = modulated(x, self.eps, *table[:2])
+        return self.self_attn.query(inner), *self.self_attn.key_value(inner)
+
+    def finish(self, x: Tensor, y: Tensor, table: tuple[Tensor, ...], text: KeyValue | Tensor) -> Tensor:
+        """Return new tokens [B, F n, D] of tokens x and what they attended to, y [B, F n, H, d]."""
+        gate, shift, scale, last_gate = table[2:]
+        x = gated(x, self.self_attn.o(y.flatten(2)), gate)
         cross = self.cross_attn
         k, v = cross.key_value(text) if isinstance(text, Tensor) else text
         x = x + cross.o(attention(cross.query(self.norm3(x)), k, v).flatten(2))
-        return gated(x, self.ffn(modulated(x, self.eps, shift2, scale2)), gate2)
+        return gated(x, self.ffn(modulated(x, self.eps, shift, scale)), last_gate)
+
+    def forward(self, x: Tensor, table: tuple[Tensor, ...], text: KeyValue | Tensor, attend: Attend) -> Tensor:
+        """Return new tokens [B, F n, D]; ``text`` is its keys and values, or tokens [B, S, D] to make them of."""
+        return self.finish(x, attend(self.index, *self.project(x, table)), table, text)
 
 
 class WanHead(nn.Module):

@@ -109,6 +109,12 @@ class WanStudent(StudentModule):
         if name := getattr(encoder, "name", ""):
             self.spec = replace(self.spec, text=name)
 
+    def compile_layers(self, **options: Any) -> None:
+        """Let torch compile what lies between attentions: fixed shapes, whatever the past; ``options`` of torch.compile."""
+        for layer in self._layers():
+            for name in ("project", "finish"):
+                setattr(layer, name, torch.compile(getattr(layer, name), dynamic=False, fullgraph=True, **options))
+
     def encode_text(self, prompts: Sequence[str]) -> WanText:
         """Return the conditioning of B prompts."""
         return self.text(self.source(prompts))
