@@ -132,6 +132,8 @@ def test_held_out_scenes_are_never_trained_on() -> None:
     assert not set(training) & set(held_out)
     scene = experiment.grammar.parse
     assert not {scene(text) for text in training} & {scene(text) for text in held_out}
+    other = load_recipe("recipes/bench/base.yaml", ())  # evidence: not what settings were chosen on
+    assert len({scene(text) for text in held_out} & {scene(text) for text in experiment.held_out_prompts(other)}) < 3
 
 
 def test_another_config_in_the_same_folder_is_refused(recipe: Path, tmp_path: Path) -> None:

@@ -159,3 +159,15 @@ def test_the_density_of_a_re_noising_step_is_the_normal_one() -> None:
     normal = torch.distributions.Normal(0.5 * x0, 0.5)
     difference = normal.log_prob(x_t).flatten(2).sum(2) - flow.renoise_log_prob(x_t, x0, t)
     assert torch.allclose(difference, difference[0, 0].expand(2, 3), atol=1e-4)  # the constant that is left out
+
+
+@pytest.mark.parametrize("levels", [(1.0,), (1.0, 0.5), (1.0, 0.9375, 0.8333, 0.625)])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])
+def test_other_numbers_of_steps_follow_the_same_schedule(levels: tuple[float, ...], steps: int) -> None:
+    other = flow.with_steps(levels, steps)
+    assert (len(other), other[0]) == (steps, 1.0)
+    assert all(a > b for a, b in zip(other, (*other[1:], 0.0), strict=True))
+    if steps == len(levels):
+        assert other == levels
+    if steps % len(levels) == 0:
+        assert other[:: steps // len(levels)] == levels

@@ -115,6 +115,8 @@ class WorldPromptsConfig(Section):
     """Paraphrases per scene."""
     held_out: float = Field(0.3, gt=0, lt=1)
     """Share of scenes that training never sees."""
+    split: int = Field(0, ge=0)
+    """Which draw decides the scenes held out. Settings were chosen on 0: evidence is measured on others."""
 
 
 class FilePromptsConfig(Section):
@@ -259,6 +261,8 @@ class JudgeConfig(Section):
     """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
     rerender_own: bool = True
     """Draw the student's rollouts again in the same way before they are scored, so that both sides carry its traces."""
+    redraws: int = Field(1, ge=1, le=256)
+    """Times each teacher clip is drawn again, each with noise of its own: more of them make few clips harder to memorise."""
     lr: float = Field(5e-4, ge=0)
     """AdamW learning rate; 0 freezes it after warm-up."""
     penalty: float = Field(3.0, ge=0)

@@ -80,8 +80,8 @@ def sealed_folder(config: RunConfig) -> Path:
 
 
 def _world_scenes(prompts: WorldPromptsConfig) -> tuple[list[grammar.Scene], list[grammar.Scene]]:
-    """Split every family's scenes into training and held-out ones by a fixed draw: no run can choose its test."""
-    rng = np.random.default_rng(0)
+    """Split every family's scenes into training and held-out ones by the draw that the recipe names."""
+    rng = np.random.default_rng(prompts.split)
     training: list[grammar.Scene] = []
     held_out: list[grammar.Scene] = []
     for family in prompts.families:
@@ -295,11 +295,7 @@ def load_start(config: RunConfig) -> Bundle:
     for own in flow.level_lists(levels):
         if not own or own[0] != 1 or any(a <= b for a, b in zip(own, (*own[1:], 0.0), strict=True)):
             raise ConfigError(f"student.levels {list(own)} must fall from 1 and stay above 0")
-    try:
-        bundle.student.to(config.device)
-        bundle.codec.to(config.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {config.device!r} cannot be used ({error}): use --device cpu") from error
+    bundle.to(config.device)
     return replace(bundle, levels=levels)
 
 

@@ -83,6 +83,16 @@ def levels_of_block(levels: Sequence[float] | Sequence[Sequence[float]], index: 
     return lists[min(index, len(lists) - 1)]
 
 
+def with_steps(levels: Sequence[float], steps: int) -> tuple[float, ...]:
+    """Return ``steps`` levels along the same schedule as ``levels``, linear between them and down to 0.
+
+    As many steps as there are levels give the levels themselves; a student distilled to these has never seen others.
+    """
+    ends = (*levels, 0.0)
+    places = [step * len(levels) / steps for step in range(steps)]
+    return tuple(ends[int(at)] + (at - int(at)) * (ends[int(at) + 1] - ends[int(at)]) for at in places)
+
+
 def draw_levels(
     levels: Sequence[float] | Sequence[Sequence[float]],
     shape: tuple[int, int],

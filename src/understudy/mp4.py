@@ -78,6 +78,11 @@ class Mp4Encoder:
         except (av.FFmpegError, ValueError, OverflowError) as error:
             raise self._refused(error) from None
 
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._buffer.tell()
+
     def push(self, frames: Frames) -> None:
         """Encode the next frames, uint8 [T, H, W, 3]."""
         try:

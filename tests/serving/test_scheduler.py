@@ -62,6 +62,7 @@ def test_a_slow_viewer_waits_and_harms_no_other() -> None:
     slow, quick = join(scheduler), join(scheduler)
     for _ in range(40):
         scheduler.turn()
+        quick.take()
         scheduler.heard(quick, acked=quick.blocks)
     assert (slow.blocks, quick.blocks) == (4, 36)
 
@@ -102,16 +103,58 @@ def test_places_and_queue_are_bounded_and_the_queue_moves_on() -> None:
     assert scheduler.sizes == (1, 0)
 
 
-def test_idle_sessions_are_freed() -> None:
+def test_a_viewer_that_leaves_blocks_unacknowledged_is_freed() -> None:
     scheduler, clock = make(idle_seconds=10)
     silent, alive = join(scheduler), join(scheduler)
+    for _ in range(4):
+        scheduler.turn()
     clock.now = 11
-    scheduler.heard(alive)
+    scheduler.heard(silent, prompt="asking for more is no acknowledgement")
+    scheduler.heard(alive, acked=1)
     scheduler.turn()
     assert silent.ended is not None
     assert silent.ended[0] == "idle"
-    assert silent.stream is None
+    assert (silent.stream, len(silent.outbox)) == (None, 0)
     assert alive.ended is None
+
+
+def test_who_waits_for_us_is_not_idle() -> None:
+    scheduler, clock = make(idle_seconds=10, sessions=1)
+    playing, waiting = join(scheduler), join(scheduler)
+    scheduler.turn()
+    assert playing.take() is not None
+    scheduler.heard(playing, acked=1)
+    playing.stream, clock.now = None, 100  # nothing was drawn for it in all that time
+    scheduler.turn()
+    assert (playing.ended, waiting.ended) == (None, None)
+
+
+def test_blocks_that_do_not_go_out_stop_the_drawing_even_when_acknowledged() -> None:
+    scheduler, clock = make(ahead=4, idle_seconds=10)
+    session = join(scheduler)
+    for _ in range(20):
+        scheduler.turn()
+        scheduler.heard(session, acked=10**9)
+    assert (session.blocks, len(session.outbox)) == (4, 4)
+    clock.now = 11
+    scheduler.turn()
+    assert session.ended is not None
+    assert session.ended[0] == "idle"
+
+
+def test_a_job_is_not_paced_and_what_it_drew_outlives_its_end() -> None:
+    scheduler, _ = make(lead=0.0, ahead=4)
+    job = scheduler.join(lambda: Stream(blocks=6), 12.0, lambda: None, watched=False)
+    taken = []
+    for _ in range(10):
+        scheduler.turn()
+        if part := (job.take() if job.ended is None and job.blocks < 6 else None):
+            taken.append(part.number)
+            scheduler.heard(job, acked=part.number)
+    assert job.ended == ("finished", "")
+    while part := job.take():
+        taken.append(part.number)
+    assert taken == [1, 2, 3, 4, 5, 6]
 
 
 def test_prompt_switch_end_and_close() -> None:
@@ -122,6 +165,7 @@ def test_prompt_switch_end_and_close() -> None:
     for _ in range(6):
         scheduler.turn()
     assert stream.prompts == ["blue"]
+    assert [part.prompt for part in session.outbox] == [1, 1]
     assert session.ended == ("finished", "")
     scheduler.close()
     assert other.ended is not None

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -12,6 +12,8 @@ from understudy.errors import ConfigError
 from understudy.experiment import config_hash
 from understudy.files import sha256_hex
 from understudy.recipes import load_recipe, read_yaml
+
+_SEED: Final = "{seed}"
 
 
 class DistilConfig(Section):
@@ -39,11 +41,15 @@ class RowConfig(Section):
     after: str | None = None
     """Begin with what this row has trained, in the same setting and with the same seed."""
     start: Path | None = None
-    """Bundle to begin with; the row is left out, and said to be, where there is none."""
+    """Bundle to begin with, {seed} in it standing for the seed; left out, and said to be, where there is none."""
     distil: DistilConfig | None = None
     """Distil the result to few steps."""
     against: str = "start"
     """Row that counts as its start in differences."""
+
+    def bundle(self, seed: int) -> Path | None:
+        """Return the bundle to begin with for this seed, if it names one."""
+        return None if self.start is None else Path(str(self.start).replace(_SEED, str(seed)))
 
 
 class LongConfig(Section):
@@ -138,11 +144,16 @@ def cells(suite: SuiteConfig, path: Path) -> tuple[list[Cell], list[str]]:
     found, left_out = [], []
     for setting, changes in (suite.settings or {"all": {}}).items():
         for name, row in suite.rows.items():
-            if row.start is not None and not (row.start / "config.json").is_file():
-                left_out.append(f"{name} ({setting}): there is no bundle {row.start}; `recipes/start.yaml` makes it")
+            seeds = suite.seeds if row.train or _SEED in str(row.start) else suite.seeds[:1]
+            absent = [
+                bundle for seed in seeds if (bundle := row.bundle(seed)) and not (bundle / "config.json").is_file()
+            ]
+            if absent:
+                left_out.append(
+                    f"{name} ({setting}): there is no bundle {absent[0]}; the suite's head says what makes it"
+                )
                 continue
-            for seed in suite.seeds if row.train else suite.seeds[:1]:
-                found.append(_cell(suite, path, setting, changes, name, seed))
+            found += [_cell(suite, path, setting, changes, name, seed) for seed in seeds]
     order = {seed: i for i, seed in enumerate(suite.seeds)}
     missing = {line.split(" (")[0] for line in left_out}
     kept = [cell for cell in found if suite.rows[cell.row].after not in missing]
@@ -154,8 +165,8 @@ def _cell(suite: SuiteConfig, path: Path, setting: str, changes: dict[str, Any],
     values = {**suite.set, **changes, **row.set}
     overrides = [(key, json.dumps(value)) for key, value in values.items()]
     overrides += [("seed", str(seed)), ("out", json.dumps(str(folder))), ("name", json.dumps(f"{name}, {setting}"))]
-    if row.start is not None:
-        overrides.append(("student.start", json.dumps(str(row.start))))
+    if (bundle := row.bundle(seed)) is not None:
+        overrides.append(("student.start", json.dumps(str(bundle))))
     config = load_recipe(path.parent / row.recipe, overrides).model_copy(update={"compare": {}})
     origin, before = config.student.start, None
     if row.after is not None:

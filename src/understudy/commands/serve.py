@@ -6,17 +6,21 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
 from understudy.commands.base import UsageError, Verb
 from understudy.errors import ConfigError
 
+if TYPE_CHECKING:
+    from understudy.students.bundle import Bundle
+
 
 @dataclass(frozen=True)
 class Serve(Verb):
-    """Serve students: a page that plays them while they draw, and a WebSocket protocol."""
+    """Serve students: a page that plays them while they draw, a WebSocket protocol, and /v1/videos."""
 
     students: Annotated[Positional[tuple[str, ...]], arg(metavar="STUDENT...")]
     """Run folders, bundle folders, builtin:frame or builtin:block; two of equal form can be shown side by side."""
@@ -34,6 +38,10 @@ class Serve(Verb):
     """Latent frames that are attended to."""
     sink: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the student's own)")] = None
     """First latent frames that stay visible when the window rolls."""
+    deny: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """Words and phrases, one a line, that no prompt may hold."""
+    device: Annotated[str, arg(metavar="DEVICE")] = "cpu"
+    """Torch device to draw on, as in cuda."""
     threads: Annotated[int, arg(metavar="N")] = 1
     """Torch threads; 0 leaves the choice to torch."""
 
@@ -51,30 +59,42 @@ class Serve(Verb):
             raise UsageError("there is no student; name at least one, as in builtin:frame")
         try:
             import fastapi  # noqa: F401
+            import python_multipart  # noqa: F401
             import uvicorn
         except ImportError as error:
             raise UsageError(f"{error.name} is missing; install it with: pip install 'understudy[serve]'") from None
+        denied = self._denied()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         import torch
 
-        from understudy.serving.app import Access, build_app
+        from understudy.serving.access import Access
+        from understudy.serving.app import build_app
+        from understudy.serving.catalogue import Catalogue
         from understudy.serving.scheduler import Limits, Scheduler
-        from understudy.students.bundle import load_bundle
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        bundles = {}
-        for name in self.students:
-            bundle = load_bundle(name)
-            window = self.window or bundle.student.spec.window or bundle.student.spec.max_frames
-            bundles[name] = bundle.with_window(window, self.sink)
         loopback = self.host in ("127.0.0.1", "localhost", "::1")
         token = None if loopback else secrets.token_urlsafe(16)
         access = Access() if loopback else Access(hosts=None, token=token)
         limits = Limits(sessions=self.sessions, queue=self.queue)
-        app = build_app(bundles, Scheduler(limits), access)
-        config = uvicorn.Config(app, log_level="warning", ws_max_size=limits.message_bytes, timeout_graceful_shutdown=3)
-        server = uvicorn.Server(config)
+        scheduler = Scheduler(limits)
+        app = build_app(Catalogue(self._bundles(), limits, denied), scheduler, access)
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                await app.state.farewell()  # before the sockets are closed
+                await super().shutdown(sockets)
+
+        most = max(limits.message_bytes, limits.given_bytes)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            ws_max_size=most,
+            limit_concurrency=2 * limits.connections,
+            timeout_graceful_shutdown=3,
+        )
+        server = Server(config)
         listening = _listen(self.host, self.port)
         # uvicorn stops gracefully, then raises the signal again for us: an ordered stop is no failure.
         signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
@@ -83,6 +103,33 @@ class Serve(Verb):
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
         return 0
+
+    def _bundles(self) -> "dict[str, Bundle]":
+        """Load the students under short names: viewers need not know where they lie."""
+        from understudy.students.bundle import load_bundle
+
+        bundles: dict[str, Bundle] = {}
+        for source in self.students:
+            bundle = load_bundle(source)
+            bundle.to(self.device)
+            if bundle.student.rolls:
+                window = self.window or bundle.student.spec.window or bundle.student.spec.max_frames
+                bundle = bundle.with_window(window, self.sink)
+            name = short = source if source.startswith("builtin:") else Path(source).resolve().name or "student"
+            while name in bundles:
+                name = f"{short}-{len(bundles) + 1}"
+            bundles[name] = bundle
+        return bundles
+
+    def _denied(self) -> list[str]:
+        if self.deny is None:
+            return []
+        try:
+            return self.deny.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"--deny {self.deny} cannot be read ({error}); give a text file, one phrase a line"
+            ) from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,8 +12,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -241,10 +241,22 @@ def probe(path: str | Path, source: str | None = None) -> VideoFacts:
 
 def probe_bytes(data: bytes, source: str = "clip") -> VideoFacts:
     """Say what a video file given as ``data`` holds; see `Guard.probe`."""
+    with _as_file(data) as path:
+        return _shared.probe(path, source)
+
+
+def read_bytes(data: bytes, form: ClipForm | None = None, source: str = "clip") -> Clip:
+    """Decode a video file given as ``data``; see `Guard.read`."""
+    with _as_file(data) as path:
+        return _shared.read(path, form, source)
+
+
+@contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
     with tempfile.NamedTemporaryFile(prefix="understudy-") as file:
         file.write(data)
         file.flush()
-        return _shared.probe(file.name, source)
+        yield file.name
 
 
 def read_clip(path: str | Path, form: ClipForm | None = None) -> Clip:

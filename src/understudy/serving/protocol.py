@@ -14,7 +14,12 @@ class Message(BaseModel):
 
 
 class Open(Message):
-    """Viewer: begin a clip. ``seconds`` null goes on for ever; two ``students`` are shown side by side."""
+    """Viewer: begin a clip.
+
+    ``seconds`` null goes on for ever; two ``students`` are shown side by side. ``block``, ``window`` and ``sink`` (latent
+    frames) and ``steps`` (sampling steps a block) null are the student's own. With ``given_bytes`` above 0 the next message
+    is binary, of that many bytes: a PNG, JPEG, WebP or video file to go on from.
+    """
 
     type: Literal["open"]
     version: Literal[1] = 1
@@ -22,6 +27,11 @@ class Open(Message):
     seed: int = Field(0, ge=0, lt=2**31)
     seconds: float | None = Field(None, gt=0)
     students: tuple[str, ...] = Field((), max_length=2)
+    block: int | None = Field(None, ge=1, lt=2**16)
+    window: int | None = Field(None, ge=1, lt=2**16)
+    sink: int | None = Field(None, ge=0, lt=2**16)
+    steps: int | None = Field(None, ge=1, lt=2**16)
+    given_bytes: int = Field(0, ge=0, lt=2**31)
     format: Literal["mp4", "jpeg"] = "mp4"
 
 
@@ -45,13 +55,29 @@ class Stop(Message):
     type: Literal["stop"]
 
 
+class StudentFacts(Message):
+    """A student on offer: its clips, its own settings, and the longest span it attends to (latent frames)."""
+
+    name: str
+    width: int
+    height: int
+    fps: float
+    block: int
+    window: int
+    sink: int
+    steps: int
+    span: int
+    endless: bool
+
+
 class Welcome(Message):
-    """Server: first message; the names of the students."""
+    """Server: first message; the students, and how long a prompt and how large a given file may be."""
 
     type: Literal["welcome"] = "welcome"
     version: int = VERSION
-    students: tuple[str, ...]
+    students: tuple[StudentFacts, ...]
     prompt_chars: int
+    given_bytes: int
 
 
 class Queued(Message):
@@ -72,11 +98,15 @@ class Started(Message):
 
 
 class Block(Message):
-    """Server: exactly one binary message follows, ``sizes`` its parts in bytes (one fragment, or one JPEG a frame)."""
+    """Server: exactly one binary message follows, ``sizes`` its parts in bytes (one fragment, or one JPEG a frame).
+
+    ``prompt`` counts the prompts turned to: 0 is that of ``open``.
+    """
 
     type: Literal["block"] = "block"
     block: int
     frames: int
+    prompt: int
     milliseconds: float
     cache_bytes: int
     sizes: tuple[int, ...]
@@ -97,5 +127,5 @@ class Error(Message):
     detail: str
 
 
-Viewer = Annotated[Open | Prompt | Ack | Stop, Field(discriminator="type")]
-VIEWER: TypeAdapter[Open | Prompt | Ack | Stop] = TypeAdapter(Viewer)
+ViewerMessage = Open | Prompt | Ack | Stop
+VIEWER: TypeAdapter[ViewerMessage] = TypeAdapter(Annotated[ViewerMessage, Field(discriminator="type")])

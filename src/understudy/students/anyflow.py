@@ -83,6 +83,7 @@ class AnyFlowStudent(StudentModule):
     """
 
     kind: ClassVar[str] = "anyflow-far"
+    rolls: ClassVar[bool] = False
     spec: AnyFlowSpec
     net: Any
 
@@ -134,6 +135,12 @@ class AnyFlowStudent(StudentModule):
     def config(self) -> dict[str, Any]:
         """Return the spec as JSON-ready values."""
         return {**asdict(self.spec), "partition": list(self.spec.partition)}
+
+    def with_settings(self, block: int | None = None, **changes: Any) -> Self:
+        """See ``StudentModule``; its blocks are fixed."""
+        if block is not None:
+            raise ConfigError("the blocks of an AnyFlow student are fixed: leave block out")
+        return self.with_spec(**changes)
 
     @property
     def block_list(self) -> tuple[int, ...]:

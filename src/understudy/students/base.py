@@ -104,11 +104,13 @@ class StudentModule(nn.Module):
 
     Attributes:
         kind: name of the family in saved bundles.
+        rolls: whether it can go on for ever through a rolling window.
         spec: a frozen dataclass that fixes the network, with at least ``block_frames``, ``max_frames`` (latent frames it
             was trained on), ``window`` (latent frames attended to, 0 = everything) and ``sink``.
     """
 
     kind: ClassVar[str]
+    rolls: ClassVar[bool] = True
     spec: Any
 
     @classmethod
@@ -129,6 +131,14 @@ class StudentModule(nn.Module):
         view = copy(self)
         object.__setattr__(view, "spec", replace(self.spec, **changes))
         return view
+
+    def with_settings(self, block: int | None = None, **changes: Any) -> Self:
+        """Return a view as ``with_spec`` does, that draws ``block`` latent frames together (None: as it does now).
+
+        Raises:
+            ConfigError: the family cannot be drawn like that.
+        """
+        return self.with_spec(**changes, **({} if block is None else {"block_frames": block}))
 
     @property
     def block_list(self) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.codecs.wan import WanCodec, load_wan_codec
-from understudy.errors import CheckpointError, UnderstudyError
+from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from understudy.students.anyflow import AnyFlowStudent
 from understudy.students.base import StudentModule
@@ -63,6 +63,15 @@ class Bundle:
         changes = {name: value for name, value in given.items() if value is not None}
         return replace(self, student=self.student.with_spec(**changes))
 
+    def to(self, device: str) -> None:
+        """Move student and codec to ``device``; ConfigError when it cannot be used."""
+        try:
+            self.student.to(device)
+            self.codec.to(device)
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).splitlines()[0]
+            raise ConfigError(f"device {device!r} cannot be used ({why}): use --device cpu") from error
+
 
 def save_bundle(bundle: Bundle, folder: Path, half: bool = False) -> None:
     """Write ``config.json``, ``student.safetensors`` and ``codec.safetensors``; ``half`` stores weights as float16."""
@@ -103,7 +112,7 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
     if codec is None and own.ships_weights:
         load_weights(own, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
     sampler = levels[0] if len(levels) == 1 else levels
-    return Bundle(student.eval(), own.eval().requires_grad_(False), sampler, form, str(name))
+    return Bundle(student.eval().requires_grad_(False), own.eval().requires_grad_(False), sampler, form, str(name))
 
 
 def bundle_folder(name: str) -> Path:

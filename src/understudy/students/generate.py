@@ -13,7 +13,7 @@ from torch import Tensor
 from understudy.clips import Clip, ClipForm, decode_image, is_picture, read_file, resample
 from understudy.codecs.base import latent_frames, to_frames, to_tensor
 from understudy.errors import ConfigError
-from understudy.ingest.guard import probe, read_clip
+from understudy.ingest.guard import probe_bytes, read_bytes
 from understudy.mp4 import Frames
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle
@@ -130,12 +130,16 @@ def read_given(path: str | Path, form: ClipForm) -> Frames:
     Raises:
         ClipError: it is neither, damaged, or too large.
     """
-    data = read_file(path)
+    return given_frames(read_file(path), form, str(path))
+
+
+def given_frames(data: bytes, form: ClipForm, source: str) -> Frames:
+    """Return what ``read_given`` does for the bytes of such a file; errors call it ``source``."""
     if is_picture(data):
-        still = Clip(decode_image(data, str(path)), form.fps)
+        still = Clip(decode_image(data, source), form.fps)
         return resample(still, form.fps, 1, (form.height, form.width)).frames
-    frames = max(1, min(form.frames, math.floor(probe(path).seconds * form.fps)))
-    return read_clip(path, replace(form, frames=frames)).frames
+    frames = max(1, min(form.frames, math.floor(probe_bytes(data, source).seconds * form.fps)))
+    return read_bytes(data, replace(form, frames=frames), source).frames
 
 
 def stream_clip(

@@ -112,7 +112,7 @@ def merged(student: StudentModule) -> StudentModule:
             weight.copy_(weight + layer.get_delta_weight(_NAME).to(weight.device, torch.float32))
         plain.set_submodule(name, linear)
     del plain.borrowed, plain.adapter
-    return plain.requires_grad_(True)
+    return plain.requires_grad_(False)
 
 
 def adapter_tensors(student: nn.Module) -> dict[str, Tensor]:

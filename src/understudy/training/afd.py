@@ -4,6 +4,7 @@ Departures from it that full-parameter training of a small student needed: the p
 of the frozen start, groups may share the noise of their first blocks, the old policy follows quickly. Each is a setting.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -23,6 +24,7 @@ from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
 from understudy.training.update import Loss, Parts, student_update
 
+_NEXT_COPY = 1_000_003  # seeds apart, so that drawing a clip again draws it with other noise
 _DECODED_AT_ONCE = 1 << 20  # latent numbers: 64 clips of the small students, one of Wan's
 
 
@@ -121,12 +123,24 @@ class OnPolicy(Generic[Settings]):
         """
         self._start = start
         network = network_of(state)
-        latents = self._redrawn(self.data.latents, self.data.row_prompts, self.seed)
-        self._teacher_frames = self._shown(latents, network)[0]
+        drawn = [
+            self._redrawn(self.data.latents, self.data.row_prompts, self.seed + copy * _NEXT_COPY)
+            for copy in range(self.judge.redraws)
+        ]
+        self._teacher_frames = self._shown(torch.cat(drawn), network)[0]
         generator = torch.Generator().manual_seed(self.seed)
         own = self._roll(start, network, generator, prompts=8, group=4, shared=self._shared_blocks(0))
-        rows = self.data.pick_rows(own.index, generator)
-        return gauges.shortcut_probe((self._teacher_frames[rows] + 1) / 2, (own.frames + 1) / 2)
+        return gauges.shortcut_probe(
+            (self._shown_by_teacher(self.data, own.index, generator) + 1) / 2, (own.frames + 1) / 2
+        )
+
+    def _shown_by_teacher(self, clips: TeacherClips, index: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Draw one of the teacher's ``clips`` for every prompt index, as the discriminator sees it [B, T', 3, H', W']."""
+        rows = clips.pick_rows(index, generator)
+        if self.judge.redraws > 1:
+            copies = torch.randint(self.judge.redraws, rows.shape, generator=generator)
+            rows = rows + len(self.data.latents) * copies
+        return self._teacher_frames[rows]
 
     def step(self, state: TrainState) -> StepReport:
         """Do one step: a discriminator-only one during warm-up, else rollouts, verdict, update."""
@@ -259,7 +273,7 @@ class OnPolicy(Generic[Settings]):
         if not rows:
             return {}
         fake, prompts, index = fake[rows], [prompts[row] for row in rows], [index[row] for row in rows]
-        real = self._teacher_frames[self._seen.pick_rows(index, generator)]
+        real = self._shown_by_teacher(self._seen, index, generator)
         both = torch.cat([real, fake])
         both = both + judge.noise * noise_like(both, generator)
         text = network.encode_text(prompts).repeat(2, 1)
@@ -292,7 +306,7 @@ class OnPolicy(Generic[Settings]):
         if not rows:
             return {}
         index, generator = [own.index[row] for row in rows], state.generator
-        both = torch.cat([self._teacher_frames[self._unseen.pick_rows(index, generator)], own.frames[rows]])
+        both = torch.cat([self._shown_by_teacher(self._unseen, index, generator), own.frames[rows]])
         text = network.encode_text([own.prompts[row] for row in rows]).repeat(2, 1)
         real, fake = network.logits(both + self.judge.noise * noise_like(both, generator), text).chunk(2)
         accuracy = gauges.pair_accuracy(real, fake)

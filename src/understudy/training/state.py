@@ -55,7 +55,7 @@ def policies(
     With ``lora`` all are adapters on the start student's own weights, and ``reference`` is those weights alone; without,
     all are copies.
     """
-    student = copy.deepcopy(start) if lora is None else adapted(start, lora, seed)
+    student = copy.deepcopy(start).requires_grad_(True) if lora is None else adapted(start, lora, seed)
     modules: dict[str, nn.Module] = {"student": student}
     for name in names:
         modules[name] = on_base(start) if lora is not None and name == reference else fork(student)

@@ -92,3 +92,22 @@ def test_a_partial_student_is_not_written(recorded, tmp_path, kind) -> None:
     tensors = {key: tensor for key, tensor in recorded.original.items() if key != "head.modulation"}
     with pytest.raises(CheckpointError, match=r"first missing 'head.modulation'"):
         write(kind, tensors, recorded.sizes, tmp_path / "out")
+
+
+def test_flashdreams_loads_the_self_forcing_file(recorded, tmp_path) -> None:
+    """Strictly, into its own network, as its recipe does it; drawing needs kernels for a GPU."""
+    network = pytest.importorskip("flashdreams.recipes.wan.transformer.impl.network", exc_type=ImportError)
+    write_self_forcing(recorded.original, recorded.sizes, tmp_path / "model.pt")
+    found = torch.load(tmp_path / "model.pt", weights_only=True)["generator_ema"]
+    sizes = recorded.sizes
+    config = network.WanDiTNetworkConfig(
+        dim=sizes.dim,
+        ffn_dim=sizes.ffn_dim,
+        num_layers=sizes.layers,
+        num_heads=sizes.heads,
+        text_dim=sizes.text_dim,
+        freq_dim=sizes.freq_dim,
+        in_dim=sizes.in_channels,
+        out_dim=sizes.out_channels,
+    )
+    config.setup().load_state_dict({key.removeprefix("model."): value for key, value in found.items()}, strict=True)

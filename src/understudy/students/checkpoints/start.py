@@ -66,7 +66,9 @@ def public_bundle(config: StudentConfig, codec: CodecModule | None) -> Bundle:
         raise ConfigError(
             f"student.frames {form.frames} are {latents} latent frames, which are not whole blocks of {list(spec.blocks)}"
         )
-    return Bundle(student.eval(), codec.eval().requires_grad_(False), chosen.levels, form, found.origin)
+    return Bundle(
+        student.eval().requires_grad_(False), codec.eval().requires_grad_(False), chosen.levels, form, found.origin
+    )
 
 
 def chosen_preset(config: StudentConfig) -> WanPreset:

@@ -88,6 +88,10 @@ class WanStudent(StudentModule):
         """Return an untrained student of the spec that ``config()`` gave."""
         return cls(WanSpec(**{**config, "patch": tuple(config["patch"]), "blocks": tuple(config["blocks"])}))
 
+    def with_settings(self, block: int | None = None, **changes: Any) -> Self:
+        """See ``StudentModule``; all blocks are then of one size."""
+        return self.with_spec(**changes, **({} if block is None else {"blocks": (block,)}))
+
     @property
     def block_list(self) -> tuple[int, ...]:
         """Latent frames of the first blocks; the last size repeats."""
