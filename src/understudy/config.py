@@ -163,6 +163,14 @@ class StudentConfig(Section):
     """Where its codec is; null: the one that the bundle holds or names."""
     text: UMT5Config | None = None
     """Where its text encoder is; null: the one that the bundle holds or names."""
+    adapter: str | None = None
+    """LoRA file merged into a public checkpoint: LongLive's lora.pt, or a PEFT folder."""
+    adapter_alpha: float | None = Field(None, gt=0)
+    """Its alpha; null: what a PEFT folder says, otherwise its rank (as LongLive's)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of a public checkpoint's weights in memory; bfloat16 needs ``lora`` and ``train.bf16``: adapters stay float32."""
+    recompute: float = Field(1.0, ge=0, le=1)
+    """Share of a public checkpoint's layers that are made anew in the backward pass: less memory, more time."""
 
 
 class JudgeConfig(Section):
@@ -297,6 +305,9 @@ class AFDConfig(OnPolicyConfig):
     """positive: without the negative branch, an ablation."""
     context: Literal["clean", "noisy"] = "clean"
     """What a block of the update sees of the past: the clean rollout, as in sampling, or, an ablation, its noised state."""
+    by_block: bool = False
+    """Update block by block from a cache, as in a rollout, instead of in one pass over the clip: no gradient reaches the
+    past's keys, and memory is that of one block."""
 
 
 class GANConfig(OnPolicyConfig):

@@ -19,11 +19,11 @@ from understudy.discriminators import gauges
 from understudy.discriminators.base import Discriminator
 from understudy.discriminators.build import build_discriminator
 from understudy.discriminators.canonical import levels_below, rerender
-from understudy.students.base import StudentModule, block_sizes
+from understudy.students.base import StudentModule, block_sizes, by_block, in_parallel
 from understudy.students.rollout import SeededNoise, clips_at_once, roll_chain
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
-from understudy.training.update import Loss, student_update
+from understudy.training.update import Loss, Parts, student_update
 
 _NEXT_COPY = 1_000_003  # seeds apart, so that drawing a clip again draws it with other noise
 _DECODED_AT_ONCE = 1 << 20  # latent numbers: 64 clips of the small students, one of Wan's
@@ -223,8 +223,9 @@ class OnPolicy(Generic[Settings]):
         for low in range(0, len(index), size):
             rows = slice(low, low + size)
             noise = SeededNoise(seeds[0, rows].tolist(), opening[rows].tolist(), shared)
-            text = policy.encode_text(texts[rows])
-            parts.append(roll_chain(policy, text, len(texts[rows]), self.levels, noise, frames))
+            with torch.autocast(policy.device.type, torch.bfloat16, enabled=self.train.bf16):
+                text = policy.encode_text(texts[rows])
+                parts.append(roll_chain(policy, text, len(texts[rows]), self.levels, noise, frames))
         latents, states, levels = zip(*parts, strict=True)
         return texts, index, (torch.cat(latents), torch.cat(states, 1), torch.cat(levels, 1))
 
@@ -393,25 +394,33 @@ class AFD(OnPolicy[AFDConfig]):
     def _loss(self, state: TrainState, own: Rollouts, weights: Tensor, shared: int) -> Loss:
         """Return the loss of a slice of the batch; noise and levels are drawn here, so slices see one draw."""
         config = self.config
-        student, old = state.policy("student"), state.policy("old")
+        student, old, prior = (state.policy(name) for name in ("student", "old", "prior"))
         levels, noise = self._draws(state, own, config.levels, shared)
         noisy, target = objective.noised_state(own.latents, noise, levels)
         past = own.latents if config.context == "clean" else noisy
         scale = objective.level_weight(levels, config.space)
         scale[:, : opening(student, own.latents, shared)] = 0
 
-        def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
-            clean, x, t, texts = past[rows], noisy[rows], levels[rows], own.prompts[rows]
-            v = student.teacher_forced(clean, x, t, student.encode_text(texts))
-            if config.branches == "positive":
-                policy = objective.positive_loss(v, target[rows], weights[rows])
-            else:
-                with torch.no_grad():
-                    v_old = old.teacher_forced(clean, x, t, old.encode_text(texts))
-                policy = objective.forward_process_loss(v, v_old, target[rows], weights[rows], config.beta)
-            drift = (scale[rows] * objective.frame_error(v, self._prior(state, own, rows, x, t))).mean()
-            total = (scale[rows] * policy).mean() + config.prior * drift
-            return total, {"loss": total.item(), "drift": drift.item()}
+        velocities = by_block if config.by_block else in_parallel
+
+        def fixed(policy: StudentModule, rows: slice) -> Tensor:
+            parts = velocities(policy, past[rows], noisy[rows], levels[rows], own.prompts[rows])
+            return torch.cat([v for _, v in parts], dim=1)
+
+        def loss(rows: slice) -> Parts:
+            with torch.no_grad():
+                v_old = fixed(old, rows) if config.branches == "both" else None
+                v_prior = fixed(prior, rows)
+            for part, v in velocities(student, past[rows], noisy[rows], levels[rows], own.prompts[rows]):
+                goal, share = target[rows][:, part], v.shape[1] / target.shape[1]
+                if v_old is None:
+                    policy = objective.positive_loss(v, goal, weights[rows])
+                else:
+                    policy = objective.forward_process_loss(v, v_old[:, part], goal, weights[rows], config.beta)
+                own_scale = scale[rows][:, part]
+                drift = (own_scale * objective.frame_error(v, v_prior[:, part])).mean() * share
+                total = (own_scale * policy).mean() * share + config.prior * drift
+                yield total, {"loss": total.item(), "drift": drift.item()}
 
         return loss
 
