@@ -1,28 +1,30 @@
 """Active against uniform collection at equal cost, on the embedded world.
 
-    python benchmarks/active.py --seed 0 --json FILE [--first 16] [--more 16] [--updates 20]
+    python benchmarks/active.py --seed 0 --json FILE [--prompts 24] [--more 24] [--updates 20]
 
-Both arms start with clips of the same ``--first`` prompts. A discriminator warmed up on those ranks the remaining training
-prompts by rollouts of the start student; the active arm asks for the ``--more`` it likes least, the uniform arm for a random
-draw. Then AFD is trained on each arm's clips from the same start, and measured on held-out prompts. Also printed: how the
-ranking agrees with the student's true law error (rank correlation over the remaining prompts), which is what it hopes for.
+Both arms start with one clip of each of ``--prompts`` prompts. A discriminator warmed up on those ranks the prompts by
+their margins: how much better it finds the teacher's clip than rollouts of the start student. Then each arm buys ``--more``
+further clips: the uniform arm the same number for every prompt, the active arm ``--each`` for those with the largest
+margins, as `understudy collect --active` does. AFD is trained on each arm's clips from the same start, and measured on
+held-out prompts. Also printed: how the ranking agrees with the student's true law error (rank correlation over prompts).
 """
 
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from understudy.active import prompt_margins
 from understudy.baselines import build_objective
-from understudy.clips import decode_mp4
+from understudy.clips import Clip, decode_mp4
 from understudy.codecs.base import to_frames
 from understudy.config import RunConfig
-from understudy.discriminators.active import choose_prompts
-from understudy.discriminators.canonical import levels_below, rerender
+from understudy.discriminators.active import furthest_first
+from understudy.discriminators.base import Discriminator
 from understudy.evaluation.law import law_error
 from understudy.evaluation.parse import track
 from understudy.experiment import build_teacher, held_out_prompts, load_start, training_prompts
@@ -33,8 +35,8 @@ from understudy.students.transformer import CausalVideoTransformer
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law
-from understudy.training.afd import AFD
 from understudy.training.data import teacher_clips
+from understudy.training.state import TrainState
 
 ROLLOUTS = 4
 
@@ -63,27 +65,31 @@ def law_errors(bundle: Bundle, latents: torch.Tensor, prompts: Sequence[str]) ->
     return np.array(errors).reshape(-1, ROLLOUTS).mean(1)
 
 
-def trained(config: RunConfig, bundle: Bundle, prompts: Sequence[str], steps: int | None = None) -> tuple[AFD, object]:
-    """Return the objective and its state after ``steps`` (None: all) on one teacher clip for each prompt."""
+def trained(
+    config: RunConfig, bundle: Bundle, takes: Mapping[str, int], steps: int | None = None
+) -> tuple[TrainState, list[tuple[str, Clip]]]:
+    """Return the state after ``steps`` (None: all) on so many clips of every prompt, and the clips."""
     teacher = build_teacher(config)
-    pairs = [(prompt, decode_mp4(teacher.generate(prompt, 7, ClipParams()))) for prompt in prompts]
+    pairs = [
+        (p, decode_mp4(teacher.generate(p, 7 + i, ClipParams()))) for p, count in takes.items() for i in range(count)
+    ]
     data = teacher_clips(pairs, bundle.form, bundle.codec)
     objective = build_objective(config.objective, config.train, config, data, bundle)
-    assert isinstance(objective, AFD)
     state = objective.initial_state(bundle.student)
     objective.prepare(state, bundle.student)
     for _ in range(objective.steps if steps is None else steps):
         objective.step(state)
         state.step += 1
-    return objective, state
+    return state, pairs
 
 
 def main() -> None:
     """Run one seed and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=16)
-    parser.add_argument("--more", type=int, default=16)
+    parser.add_argument("--prompts", type=int, default=24)
+    parser.add_argument("--more", type=int, default=24)
+    parser.add_argument("--each", type=int, default=3)
     parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--warmup", type=int, default=30)
     parser.add_argument("--json", type=Path)
@@ -101,42 +107,28 @@ def main() -> None:
     bundle = load_start(config)
     rng = np.random.default_rng(seed)
     prompts = [training_prompts(config)[i] for i in rng.permutation(len(training_prompts(config)))]
-    first, rest = prompts[: options.first], prompts[options.first :]
-    _, state = trained(config, bundle, first, options.warmup)
+    prompts = prompts[: options.prompts]
+    state, pairs = trained(config, bundle, dict.fromkeys(prompts, 1), options.warmup)
     network = state.modules["discriminator"].eval()
-    own = rollouts(bundle, bundle.student, rest, 1000 * seed)
-    texts = [prompt for prompt in rest for _ in range(ROLLOUTS)]
-    with torch.no_grad():
-        seen = rerender(bundle.student, own, texts, levels_below(config.discriminator.rerender, bundle.levels), seed)
-        scores = (
-            torch.cat(
-                [
-                    network.score(bundle.codec.decode(part).clamp(0, 1), texts[64 * i : 64 * i + len(part)])
-                    for i, part in enumerate(seen.split(64))
-                ]
-            )
-            .numpy()
-            .reshape(-1, ROLLOUTS)
-        )
-    errors = law_errors(bundle, own, rest)
-    rank = [np.argsort(np.argsort(values)) for values in (-scores.mean(1), errors)]
+    assert isinstance(network, Discriminator)
+    found = prompt_margins(bundle, bundle.student, network, config.discriminator, pairs, ROLLOUTS, 1000 * seed)
+    errors = law_errors(bundle, rollouts(bundle, bundle.student, prompts, 1000 * seed), prompts)
+    rank = [np.argsort(np.argsort(values)) for values in ([found[p] for p in prompts], errors)]
     result: dict[str, object] = {
-        "seed": seed,
-        "first": options.first,
-        "more": options.more,
-        "updates": options.updates,
-        "remaining": len(rest),
+        **{name: value for name, value in vars(options).items() if name != "json"},
         "rank_correlation": round(float(np.corrcoef(rank[0], rank[1])[0, 1]), 3),
     }
-    picked = {
-        "uniform": rest[: options.more],
-        "active": choose_prompts({p: s.tolist() for p, s in zip(rest, scores, strict=True)}, options.more),
+    furthest = furthest_first(found)[: options.more // options.each]
+    arms = {
+        "uniform": dict.fromkeys(prompts, 1 + options.more // options.prompts),
+        "active": {prompt: 1 + (options.each if prompt in furthest else 0) for prompt in prompts},
     }
+    assert len({sum(takes.values()) for takes in arms.values()}) == 1
     held = held_out_prompts(config)
     result["start"] = law_errors(bundle, rollouts(bundle, bundle.student, held, 5), held).round(3).tolist()
     print(result["rank_correlation"], round(time.monotonic() - began), "s", flush=True)
-    for arm, more in picked.items():
-        _, end = trained(config, bundle, [*first, *more])
+    for arm, takes in arms.items():
+        end, _ = trained(config, bundle, takes)
         student = end.policy("ema").eval()
         result[arm] = law_errors(bundle, rollouts(bundle, student, held, 5), held).round(3).tolist()
         print(arm, round(float(np.mean(result[arm])), 3), round(time.monotonic() - began), "s", flush=True)

@@ -240,8 +240,8 @@ WRONG = [
     ("beta: 3\n", "line 1: unknown key beta (value 3); did you mean objective.beta?"),
     ("zzzz: 3\n", "unknown key zzzz (value 3); there are the keys name, out,"),
     ("teacher:\n  path: x\n", "unknown key teacher.path (value \"x\"); only kind folder has it: set teacher.kind"),
-    ("teacher:\n  kind: wrold\n", 'kind is "wrold"; expected one of world, folder, api; did you mean world?'),
-    ("teacher:\n  kind: 3\n", "teacher.kind is 3; expected one of world, folder, api"),
+    ("teacher:\n  kind: wrold\n", 'kind is "wrold"; expected one of world, folder, api, comfyui, diffusers; did you mean'),
+    ("teacher:\n  kind: 3\n", "teacher.kind is 3; expected one of world, folder, api, comfyui, diffusers"),
     ("teacher:\n  kind: folder\n", "teacher.path is missing; expected path (Folder of mp4"),
     ("teacher: 3\n", "teacher is 3; expected section of kind world or folder or api"),
     ("objective:\n  space: vleocity\n", '"vleocity"; expected one of x0, velocity; did you mean velocity?'),
@@ -359,7 +359,7 @@ def test_every_listed_field_is_a_key_and_every_leaf_of_a_dump_is_listed() -> Non
 
 def test_fields_say_kind_default_and_bounds() -> None:
     fields = {(field.key, field.kind): field for field in config_fields()}
-    assert fields["teacher.kind", ""].type == "one of world, folder, api"
+    assert fields["teacher.kind", ""].type == "one of world, folder, api, comfyui, diffusers"
     assert fields["teacher.path", "folder"].default == "required"
     assert fields["train.steps", ""].type == "whole number >= 1"
     assert fields["train.steps", ""].default == str(RunConfig().train.steps)

@@ -145,32 +145,6 @@ def decode_image(data: bytes, source: str = "image") -> Frames:
         ) from None
 
 
-def probe(data: bytes, source: str = "clip") -> dict[str, int | float | str | bool]:
-    """Decode an mp4 of our own in this process and say what it holds; `understudy.ingest.guard.probe` says more.
-
-    Returns:
-        ``frames``, ``fps``, ``width``, ``height`` (as shown), ``codec``, ``pixel_format`` and ``audio``.
-
-    Raises:
-        ClipError: as `decode_mp4`.
-    """
-    limits = Limits()
-    times: list[float | None] = []
-    with decoding.opened(io.BytesIO(data), source, limits, mp4_only=True) as video:
-        for frame in decoding.frames(video, limits):
-            times.append(frame.time)
-        width, height = decoding.shown_size(frame)
-        return {
-            "frames": len(times),
-            "fps": decoding.frame_rate(video.stream, times, source)[0],
-            "width": width,
-            "height": height,
-            "codec": video.stream.codec_context.name,
-            "pixel_format": frame.format.name,
-            "audio": bool(video.container.streams.audio),
-        }
-
-
 def write_mp4(path: str | Path, clip: Clip, crf: float = 8) -> None:
     """Write ``clip`` to ``path`` as mp4, whole or not at all; see `encode_mp4`.
 

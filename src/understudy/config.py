@@ -1,100 +1,21 @@
 """One typed, frozen description of a run. Unknown keys are errors; the resolved description is saved beside the run."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from understudy.teacher_config import (
+    ApiTeacherConfig,
+    ComfyTeacherConfig,
+    DiffusersTeacherConfig,
+    FolderTeacherConfig,
+    Section,
+    WorldTeacherConfig,
+)
 
 Family = Literal["drop", "throw", "bounce", "collision", "ramp", "pendulum"]
 Colour = Literal["red", "yellow", "green", "cyan", "blue", "purple"]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys forbidden, finite numbers only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class WorldTeacherConfig(Section):
-    """The embedded physics world."""
-
-    kind: Literal["world"] = "world"
-    look: Literal["film", "house"] = "film"
-    """Look of its clips: film (another look than the student's) or house."""
-    size: int = Field(64, ge=16, le=512)
-    """Side of its square frames in pixels."""
-    fps: float = Field(24.0, gt=0, le=240)
-    """Frames per second."""
-    frames: int = Field(32, ge=2, le=4096)
-    """Frames per clip."""
-    poor: bool = False
-    """Random physics unrelated to the prompt: the source that start students are pre-trained on."""
-
-
-class FolderTeacherConfig(Section):
-    """A folder of mp4 files with their prompts."""
-
-    kind: Literal["folder"] = "folder"
-    path: Path
-    """Folder of mp4 files with prompts.csv (file,prompt), prompts.jsonl or one .txt beside each file."""
-
-
-class TermsConfig(Section):
-    """What the teacher's terms say about training on its outputs, as you have read them."""
-
-    training: Literal["yes", "no", "conditional", "unknown"]
-    """Whether they allow it."""
-    note: str = Field(min_length=1)
-    """What they say, in a sentence."""
-    url: str = ""
-    """Where they say it."""
-    checked: str = ""
-    """When you read them, as 2026-11-01."""
-
-
-class RequestConfig(Section):
-    """What is asked of a teacher that is not the embedded world."""
-
-    frames: int = Field(81, ge=1)
-    """Frames asked for."""
-    fps: float = Field(16.0, gt=0)
-    """Frames per second asked for."""
-    width: int = Field(832, ge=16)
-    """Pixels asked for."""
-    height: int = Field(480, ge=16)
-    """Pixels asked for."""
-    terms: TermsConfig | None = None
-    """What the terms say; null: what is known of the teacher (`understudy collect` prints it)."""
-
-
-class ApiTeacherConfig(RequestConfig):
-    """A service or server over HTTP that takes jobs; needs the extra [api]."""
-
-    kind: Literal["api"] = "api"
-    shape: str = "openai-videos"
-    """How it wants to be asked: openai-videos, openrouter, fal, ark, minimax, replicate, or a YAML file like shapes.yaml."""
-    model: str = ""
-    """The model's name there."""
-    url: str | None = None
-    """Its address; null: the service's own."""
-    key_env: str | None = None
-    """Environment variable, or keyring entry of `understudy`, that holds the key; null: the service's usual one."""
-    body: dict[str, Any] = {}
-    """Fields of the request, on top of the shape's; null leaves one out."""
-    wire: dict[str, Any] = {}
-    """Changes of the shape itself."""
-    idempotent: bool = False
-    """The server makes one job of requests with the same Idempotency-Key."""
-    plain_http: bool = False
-    """Allow http to this host although it is not this machine (a server in your own network)."""
-    max_megabytes: int = Field(512, ge=1)
-    """Largest clip that is taken."""
-    price_per_clip: float | None = Field(None, ge=0)
-    """What one clip costs; 0 for your own server."""
-    price_per_second: float | None = Field(None, ge=0)
-    """What one second of video costs."""
-    currency: str = "USD"
-    """What prices and the budget count in."""
 
 
 class WorldPromptsConfig(Section):
@@ -204,11 +125,11 @@ class CollectionConfig(Section):
     per_minute: float | None = Field(None, gt=0)
     """Submissions per minute at most; null: no limit."""
     poll: float = Field(2.0, gt=0)
-    """Seconds between two questions about one job."""
+    """Most seconds between two questions about one job; once it is known how long jobs take, it is asked near that time."""
     attempts: int = Field(2, ge=1)
     """Submissions per clip and collection: what the teacher lost or failed is asked for again, and may cost again."""
     timeout: float = Field(3600.0, gt=0)
-    """Seconds after which a job counts as lost."""
+    """Seconds after which a collection stops waiting for a job; it stays open, for the next one."""
     budget: float | None = Field(None, ge=0)
     """Money the teacher may cost in this store, over all collections; null: no limit."""
     budget_clips: int | None = Field(None, ge=0)
@@ -242,6 +163,14 @@ class StudentConfig(Section):
     """Where its codec is; null: the one that the bundle holds or names."""
     text: UMT5Config | None = None
     """Where its text encoder is; null: the one that the bundle holds or names."""
+    adapter: str | None = None
+    """LoRA file merged into a public checkpoint: LongLive's lora.pt, or a PEFT folder."""
+    adapter_alpha: float | None = Field(None, gt=0)
+    """Its alpha; null: what a PEFT folder says, otherwise its rank (as LongLive's)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of a public checkpoint's weights in memory; bfloat16 needs ``lora`` and ``train.bf16``: adapters stay float32."""
+    recompute: float = Field(1.0, ge=0, le=1)
+    """Share of a public checkpoint's layers that are made anew in the backward pass: less memory, more time."""
 
 
 class JudgeConfig(Section):
@@ -254,7 +183,7 @@ class JudgeConfig(Section):
     rerender_own: bool = True
     """Draw the student's rollouts again in the same way before they are scored, so that both sides carry its traces."""
     redraws: int = Field(1, ge=1, le=256)
-    """Times each teacher clip is drawn again, each with noise of its own: more of them make few clips harder to memorise."""
+    """Times each teacher clip is drawn again (with ``rerender``), each with noise of its own."""
     lr: float = Field(5e-4, ge=0)
     """AdamW learning rate; 0 freezes it after warm-up."""
     penalty: float = Field(3.0, ge=0)
@@ -269,6 +198,8 @@ class JudgeConfig(Section):
     """Rollouts in that pool."""
     steps: int = Field(2, ge=0)
     """Steps per student update."""
+    average: float = Field(0.0, ge=0, lt=1)
+    """Rewards come from an average of the discriminator over its updates, with this decay per student update; 0: from it."""
     loss: Literal["paired", "unpaired"] = "paired"
     """paired: Bradley-Terry on pairs of a prompt; unpaired: binary cross-entropy, an ablation."""
     held_out: float = Field(0.0, ge=0, lt=1)
@@ -285,6 +216,8 @@ class DiscriminatorConfig(JudgeConfig):
     """A small whole-clip network of convolutions, trained from nothing."""
 
     kind: Literal["clip_cnn"] = "clip_cnn"
+    redraws: int = Field(8, ge=1, le=256)
+    """Times each teacher clip is drawn again (with ``rerender``), each with noise of its own: harder to memorise."""
     size: int = Field(24, ge=8)
     """Side in pixels of the frames it looks at."""
     width: int = Field(96, ge=8)
@@ -372,6 +305,9 @@ class AFDConfig(OnPolicyConfig):
     """positive: without the negative branch, an ablation."""
     context: Literal["clean", "noisy"] = "clean"
     """What a block of the update sees of the past: the clean rollout, as in sampling, or, an ablation, its noised state."""
+    by_block: bool = False
+    """Update block by block from a cache, as in a rollout, instead of in one pass over the clip: no gradient reaches the
+    past's keys, and memory is that of one block."""
 
 
 class GANConfig(OnPolicyConfig):
@@ -505,9 +441,10 @@ class RunConfig(Section):
     """Torch threads; 0 leaves the choice to torch. Two threads on busy cores can be ten times slower than one."""
     device: str = "cpu"
     """Torch device: cpu, cuda, cuda:1."""
-    teacher: Annotated[WorldTeacherConfig | FolderTeacherConfig | ApiTeacherConfig, Field(discriminator="kind")] = (
-        WorldTeacherConfig()
-    )
+    teacher: Annotated[
+        WorldTeacherConfig | FolderTeacherConfig | ApiTeacherConfig | ComfyTeacherConfig | DiffusersTeacherConfig,
+        Field(discriminator="kind"),
+    ] = WorldTeacherConfig()
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()
     collection: CollectionConfig = CollectionConfig()
@@ -518,5 +455,5 @@ class RunConfig(Section):
     objective: ObjectiveConfig = AFDConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    compare: dict[str, CompareConfig] = {}
+    compare: dict[str, CompareConfig] = Field({})
     """Other arms, by name."""

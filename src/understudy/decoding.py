@@ -7,11 +7,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import BinaryIO, NoReturn
 
 import av
+import av.logging
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
@@ -45,6 +46,7 @@ _NO_VIDEO = (
     (b"ID3", "an MP3 sound file"),
 )
 _MAX_BOXES = 100_000  # beyond any clip; a file of empty boxes would keep the reader busy
+_TS_PACKET = 188
 _HDR_CURVES = (16, 18)  # SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG) in ITU-T H.273
 
 
@@ -79,6 +81,7 @@ class Opened:
         kind: FFmpeg's name of the container format.
         source: what to call it in an error message.
         size: bytes of the file.
+        said: what FFmpeg logged since (level, part, text), where `listen` was called.
     """
 
     container: InputContainer
@@ -86,6 +89,16 @@ class Opened:
     kind: str
     source: str
     size: int
+    said: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+def listen() -> None:
+    """Have FFmpeg log its errors, so that what it decodes with complaints is refused: for the guarded process.
+
+    Several decoders (VP9, FFV1, GIF) complain about damage, paint over it and go on, whatever they are told.
+    """
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # "repeated 4 more times" would be said of the next file
 
 
 def sniff(head: bytes, source: str) -> str:
@@ -134,12 +147,17 @@ def opened(file: BinaryIO, source: str, limits: Limits, mp4_only: bool = False) 
     kind = sniff(head, source)
     if kind == "mp4":
         _check_whole(file, size, source)
-    if kind == "gif" and not (file.seek(-1, 2) and file.read(1) == b";"):
-        raise ClipError(f"{source} is cut short: its end is missing; {AGAIN}")
+    if kind == "gif":
+        _check_gif(file, source)
+    if kind == "mpegts" and size % _TS_PACKET:
+        raise ClipError(f"{source} is cut short: {size} bytes are no whole number of packets; {AGAIN}")
     file.seek(0)
     try:
         # Naming the format keeps FFmpeg from taking text or a picture for a video.
-        with av.open(file, "r", format=kind, io_open=_refuse_other_files) as container:
+        with (
+            av.logging.Capture() as said,
+            av.open(file, "r", format=kind, io_open=_refuse_other_files) as container,
+        ):
             if not container.streams.video:
                 raise ClipError(f"{source} has no video track")
             stream = container.streams.video[0]
@@ -148,9 +166,9 @@ def opened(file: BinaryIO, source: str, limits: Limits, mp4_only: bool = False) 
                 raise ClipError(f"{source} has a video track that FFmpeg cannot decode; convert it to H.264")
             _check_pixels(context.width, context.height, source, limits)
             context.thread_count = 1
-            # Damage has to be an error: FFmpeg would paint over it.
-            context.options = {"err_detect": "explode", "ec": "0", "max_pixels": str(limits.pixels)}
-            yield Opened(container, stream, kind, source, size)
+            # Damage has to be an error: FFmpeg would paint over it. A checksum in the stream is compared.
+            context.options = {"err_detect": "crccheck+explode", "ec": "0", "max_pixels": str(limits.pixels)}
+            yield Opened(container, stream, kind, source, size, said)
     except UnderstudyError:
         raise
     except MemoryError:
@@ -168,10 +186,13 @@ def packets(video: Opened) -> Iterator[Packet]:
 
 
 def frames(video: Opened, limits: Limits, source: Iterator[Packet] | None = None) -> Iterator[VideoFrame]:
-    """Yield every frame, raising `ClipError` at damage, at a limit, or when fewer come than the file promises."""
+    """Yield every frame, raising `ClipError` at damage, at a limit, or when fewer or more come than the file promises."""
     count, size = 0, None
     for packet in packets(video) if source is None else source:
-        for frame in packet.decode():
+        shown = packet.decode()
+        if video.said:
+            raise ClipError(f"{video.source} is damaged at frame {count} ({_words(video.said)}); {AGAIN}")
+        for frame in shown:
             assert isinstance(frame, VideoFrame)
             if frame.is_corrupt:
                 raise ClipError(f"{video.source} is damaged at frame {count}; {AGAIN}")
@@ -186,9 +207,11 @@ def frames(video: Opened, limits: Limits, source: Iterator[Packet] | None = None
             yield frame
     if count == 0:
         raise ClipError(f"{video.source} has no frames")
-    promised = promised_frames(video.stream)
+    promised = promised_frames(video.stream, edited=video.kind == "mp4")
     if count < promised:
         raise ClipError(f"{video.source} is cut short: {count} of {promised} frames; {AGAIN}")
+    if 0 < video.stream.frames < count:
+        raise ClipError(f"{video.source} is damaged: {count} frames where it promises {video.stream.frames}; {AGAIN}")
 
 
 def pixels(frame: VideoFrame) -> npt.NDArray[np.uint8]:
@@ -251,9 +274,13 @@ def frame_rate(stream: VideoStream, times: Sequence[float | None], source: str) 
     return rate, False
 
 
-def promised_frames(stream: VideoStream) -> int:
-    """Return how many frames the file says it has; 0 when it does not say."""
-    # An edit list may trim the track: then the duration shrinks while the count does not.
+def promised_frames(stream: VideoStream, edited: bool) -> int:
+    """Return how many frames the file says it has; 0 when it does not say.
+
+    Args:
+        stream: the video track.
+        edited: whether an edit list may trim the track: then the duration shrinks while the count does not.
+    """
     counts = [stream.frames] if stream.frames else []
     if stream.average_rate:
         if stream.duration and stream.time_base:
@@ -262,7 +289,7 @@ def promised_frames(stream: VideoStream) -> int:
             seconds = _clock(stream.metadata.get("DURATION", ""))
         if seconds:
             counts.append(math.floor(seconds * stream.average_rate + Fraction(1, 2)))
-    return min(counts, default=0)
+    return min(counts, default=0) if edited else max(counts, default=0)
 
 
 def _clock(text: str) -> Fraction:
@@ -274,6 +301,11 @@ def _clock(text: str) -> Fraction:
 def reason(error: Exception) -> str:
     """Return FFmpeg's own words for ``error``, on one line."""
     return " ".join(str(getattr(error, "strerror", None) or error).split()).lower()
+
+
+def _words(said: list[tuple[int, str, str]]) -> str:
+    """Return FFmpeg's first complaint on one line."""
+    return " ".join(said[0][2].split()).lower()[:120] or "the decoder complains"
 
 
 def _refuse_other_files(url: str, flags: int, options: dict[str, str]) -> NoReturn:
@@ -302,3 +334,26 @@ def _check_whole(file: BinaryIO, size: int, source: str) -> None:
         at += length
     if at > size:
         raise ClipError(f"{source} is cut short: {size} bytes of at least {at}; {AGAIN}")
+
+
+def _check_gif(file: BinaryIO, source: str) -> None:
+    """Raise `ClipError` unless a GIF is a whole chain of blocks that ends with the file (GIF89a, appendix A)."""
+    file.seek(0)
+    data = file.read()
+
+    def table(flags: int) -> int:
+        return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+    at = 13 + table(data[10]) if len(data) > 13 else len(data)
+    while at + 1 < len(data):
+        if data[at] == 0x21:  # an extension: its kind, then sub-blocks
+            at += 2
+        elif data[at] == 0x2C and at + 10 < len(data):  # an image: its place, its colours, the code size
+            at += 11 + table(data[at + 9])
+        else:
+            raise ClipError(f"{source} is damaged: byte {at} begins no block; {AGAIN}")
+        while at < len(data) and data[at]:
+            at += data[at] + 1
+        at += 1
+    if at + 1 != len(data) or data[at] != 0x3B:
+        raise ClipError(f"{source} is cut short: its end is missing; {AGAIN}")

@@ -127,14 +127,23 @@ def collect(
     approve: Callable[[Estimate], None] | None = None,
     held_out: bool = False,
     retry_unsure: bool = False,
+    first: Sequence[str] = (),
 ) -> CollectReport:
-    """Collect the training clips, or those for evaluation, that are still missing; see `understudy.collection`."""
+    """Collect the training clips, or those for evaluation, that are still missing; see `understudy.collection`.
+
+    With ``first``, prompts in an order of their own, further clips of those are asked for in that order, after one clip
+    of every prompt that has none: what a budget is spent on first.
+    """
     settings = config.evaluation
     prompts = held_out_prompts(config) if held_out else training_prompts(config)
     per_prompt = settings.reference + settings.floor if held_out else config.clips.per_prompt
+    jobs = plan_jobs(prompts, per_prompt, config.clips.seed)
+    if first:
+        place = {prompt: number for number, prompt in enumerate(first)}
+        jobs.sort(key=lambda job: place.get(job.prompt, -1))  # stable: first takes before second ones
     return collect_jobs(
         build_teacher(config),
-        plan_jobs(prompts, per_prompt, config.clips.seed),
+        jobs,
         ClipStore(held_out_store(config) if held_out else config.clips.store, create=True),
         clip_params(config.teacher),
         on_progress,
@@ -153,7 +162,7 @@ def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
     """Return how the recipe wants its teacher to be asked."""
     settings = config.collection
     return Policy(
-        concurrency=settings.concurrency or (2 if config.teacher.kind == "api" else 1),
+        concurrency=settings.concurrency or (2 if config.teacher.kind in ("api", "comfyui") else 1),
         per_minute=settings.per_minute,
         poll=settings.poll,
         attempts=settings.attempts,
@@ -273,6 +282,11 @@ def evaluator(config: RunConfig, bundle: Bundle) -> Evaluator:
 def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
     codec, text = config.student.codec, config.student.text
+    if config.student.dtype != "float32" and not (config.student.lora and config.train.bf16):
+        raise ConfigError(
+            f"student.dtype {config.student.dtype} is for frozen weights under autocast: set student.lora and train.bf16, "
+            "or leave it float32"
+        )
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
     if config.student.preset is not None or names_public_checkpoint(config.student.start):
         bundle = public_bundle(config.student, placed)
@@ -327,6 +341,7 @@ def run(config: RunConfig) -> Path:
         if has_adapter(trained):
             save_adapter(trained, folder / "adapter", config.student.start)
         save_bundle(replace(bundle, student=student, source=f"{name} of {config.name}, seed {config.seed}"), folder)
+        student.to(getattr(torch, config.student.dtype))  # what was merged is kept in full, and drawn as it was trained
         with log.timed(f"measuring {name}", "evaluate"):
             log.once(name, lambda name=name, student=student: measuring.student(name, student))  # type: ignore[misc]
     _summarise(config, log)

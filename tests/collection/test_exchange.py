@@ -9,7 +9,7 @@ import pytest
 from understudy import cli
 from understudy.clips import Clip, encode_mp4
 from understudy.collection.exchange import duplicates, unique
-from understudy.collection.store import ClipStore
+from understudy.collection.store import ClipStore, Origin
 from understudy.ingest.guard import probe_bytes
 
 
@@ -18,15 +18,7 @@ def fill(path: Path, levels: tuple[int, ...] = (0, 90, 180), extra: bytes = b"")
     for seed, level in enumerate(levels):
         data = encode_mp4(Clip(np.full((4, 16, 16, 3), level, np.uint8), 8)) + extra
         received = probe_bytes(data).to_json()
-        store.add(
-            teacher="painter-1",
-            prompt=f"a ball {level}",
-            asked={"fps": 8},
-            seed=seed,
-            terms="yes, checked",
-            data=data,
-            received=received,
-        )
+        store.add(Origin("painter-1", f"a ball {level}", {"fps": 8}, seed, "yes, checked"), data, received)
     return store
 
 

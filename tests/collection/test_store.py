@@ -3,13 +3,14 @@ import json
 import os
 import pickle
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from understudy.clips import Clip, encode_mp4, probe
-from understudy.collection.store import ClipRecord, ClipStore, record_key
+from understudy.clips import Clip, encode_mp4
+from understudy.collection.store import ClipRecord, ClipStore, Origin, record_key
 from understudy.errors import ClipError, StoreError
 from understudy.files import sha256_hex
 
@@ -22,20 +23,11 @@ def mp4(level: int) -> bytes:
 
 def add(store: ClipStore, prompt: str = "a ball", seed: int = 0, level: int = 0) -> ClipRecord:
     data = mp4(level)
-    return store.add(
-        teacher=TEACHER,
-        prompt=prompt,
-        asked={"frames": 2, "fps": None},
-        seed=seed,
-        terms=TERMS,
-        data=data,
-        received=probe(data),
-    )
+    return store.add(Origin(TEACHER, prompt, {"frames": 2, "fps": None}, seed, TERMS), data, {"fps": 8.0})
 
 
 def reject(store: ClipStore, prompt: str = "a ball", seed: int = 0) -> ClipRecord:
-    asked = {"frames": 2}
-    return store.reject(teacher=TEACHER, prompt=prompt, asked=asked, seed=seed, terms=TERMS, reason="not allowed")
+    return store.reject(Origin(TEACHER, prompt, {"frames": 2}, seed, TERMS), "not allowed")
 
 
 @pytest.fixture
@@ -52,6 +44,8 @@ def test_clip_comes_back_with_where_it_came_from(store: ClipStore) -> None:
     reopened = ClipStore(store.path)
     assert reopened.records() == [record]
     assert reopened.get(record.key) == record
+    assert (record.key in reopened, reopened.status(record.key)) == (True, "done")
+    assert ("0" * 64 in reopened, reopened.status("0" * 64)) == (False, None)
     assert len(reopened) == 1
     assert record.key == record_key(TEACHER, "a red ball", {"frames": 2}, 7)
     assert (record.status, record.prompt, record.teacher, record.seed) == ("done", "a red ball", TEACHER, 7)
@@ -92,6 +86,7 @@ def test_rejection_is_recorded_once_and_gives_way_to_a_clip(store: ClipStore) ->
     refused = reject(store)
     assert reject(store) == refused
     assert (refused.status, refused.clip, refused.reason) == ("rejected", None, "not allowed")
+    assert store.status(refused.key) == "rejected"
     with pytest.raises(StoreError, match="is a rejection"):
         store.read(refused)
     made = add(store)
@@ -250,15 +245,7 @@ def test_threads_may_share_a_store(store: ClipStore) -> None:
 
     def work() -> None:
         for seed in range(20):
-            store.add(
-                teacher=TEACHER,
-                prompt="a ball",
-                asked={},
-                seed=seed,
-                terms=TERMS,
-                data=clips[seed % 3],
-                received={},
-            )
+            store.add(Origin(TEACHER, "a ball", {}, seed, TERMS), clips[seed % 3], {})
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -278,3 +265,27 @@ def test_works_where_files_cannot_be_locked(store: ClipStore, monkeypatch: pytes
     monkeypatch.setattr("understudy.collection.store.fcntl", None)
     add(store)
     assert len(ClipStore(store.path, create=True)) == 1
+
+
+def test_records_are_not_kept_in_memory(store: ClipStore) -> None:
+    clip, received = mp4(0), {f"field {i}": "x" * 40 for i in range(50)}
+    for seed in range(20):
+        store.add(Origin(TEACHER, "a ball", {}, seed, TERMS), clip, received)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for seed in range(20, 70):
+            store.add(Origin(TEACHER, "a ball", {}, seed, TERMS), clip, received)
+        opened = ClipStore(store.path)
+        grown = (tracemalloc.get_traced_memory()[0] - before) / 120  # 50 and 70 records
+    finally:
+        tracemalloc.stop()
+    assert grown < 600 < len(json.dumps(received))
+    assert [record.seed for record in opened] == list(range(70))
+
+
+def test_a_ledger_that_changed_under_us_is_an_error(store: ClipStore) -> None:
+    kept = add(store)
+    ledger(store).write_bytes(b"x" * ledger(store).stat().st_size)
+    with pytest.raises(StoreError, match="changed while it was in use"):
+        store.get(kept.key)

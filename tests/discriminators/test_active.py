@@ -5,25 +5,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.discriminators.active import choose_prompts, rank_prompts
+from understudy.discriminators.active import furthest_first, margins
 from understudy.errors import ConfigError
 
-SCORES = st.dictionaries(st.text(min_size=1), st.lists(st.floats(-10, 10), min_size=1, max_size=4), max_size=8)
+SCORES = st.lists(st.floats(-10, 10), min_size=1, max_size=4)
 
 
-@given(scores=SCORES, budget=st.integers(0, 10), shift=st.integers(-3, 3))
-def test_furthest_come_first_whatever_the_offset(scores: dict[str, list[float]], budget: int, shift: int) -> None:
-    ranked = rank_prompts(scores)
+@given(scores=st.dictionaries(st.text(min_size=1), st.tuples(SCORES, SCORES, st.integers(-9, 9)), max_size=8))
+def test_a_prompt_s_own_offset_changes_nothing(scores: dict[str, tuple[list[float], list[float], int]]) -> None:
+    found = margins({p: t for p, (t, _, _) in scores.items()}, {p: o for p, (_, o, _) in scores.items()})
+    moved = margins(
+        {p: [x + c for x in t] for p, (t, _, c) in scores.items()},
+        {p: [x + c for x in o] for p, (_, o, c) in scores.items()},
+    )
+    assert all(math.isclose(found[p], moved[p], abs_tol=1e-9) for p in scores)
+    ranked = furthest_first(found)
     assert sorted(ranked) == sorted(scores)
-    means = [math.fsum(scores[prompt]) / len(scores[prompt]) for prompt in ranked]
-    assert all(a <= b + 1e-12 for a, b in pairwise(means))
-    assert choose_prompts(scores, budget) == ranked[:budget]
-    assert rank_prompts(dict(reversed(scores.items()))) == ranked
+    assert all(found[a] >= found[b] for a, b in pairwise(ranked))
+    assert furthest_first(dict(reversed(found.items()))) == ranked
+
+
+def test_only_prompts_with_clips_of_both_sides_are_ranked() -> None:
+    assert margins({"a": [2.0, 4.0], "b": [], "c": [1.0]}, {"a": [1.0], "b": [0.0], "d": [1.0]}) == {"a": 2.0}
 
 
 def test_what_cannot_be_ranked_is_refused() -> None:
-    for scores in ({"a": []}, {"a": [math.nan]}):
+    for value in (math.nan, math.inf):
         with pytest.raises(ConfigError, match="cannot be ranked"):
-            rank_prompts(scores)
-    with pytest.raises(ConfigError, match="cannot be -1"):
-        choose_prompts({"a": [0.0]}, -1)
+            margins({"a": [value]}, {"a": [0.0]})

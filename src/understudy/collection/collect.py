@@ -15,6 +15,7 @@ from understudy.collection.store import ClipStore, record_key
 from understudy.collection.worker import Ending, Policy, Worker
 from understudy.errors import ConfigError, TeacherError, TeacherStopped
 from understudy.files import sha256_hex
+from understudy.ingest.guard import start_guards
 from understudy.prompts import normalise
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher, Terms, as_jobs
 
@@ -151,7 +152,7 @@ def collect(
     params, policy, work = params or ClipParams(), policy or Policy(), as_jobs(teacher)
     asked = {name: value for name, value in asdict(params).items() if value is not None}
     wanted = {record_key(work.name, job.prompt, asked, job.seed): job for job in jobs}
-    pending = [key for key in wanted if store.get(key) is None]
+    pending = [key for key in wanted if key not in store]
     report = CollectReport(total=len(jobs), skipped=len(jobs) - len(pending))
     if not pending:
         with _shown(on_progress, report) as show:
@@ -160,13 +161,16 @@ def collect(
     terms = permitted(work.terms, permission)
     with Ledger(store.path, durable=not work.local) as ledger:
         if not work.local:
-            _ask_user(work, params, policy, len(pending), ledger, approve)
             report = _with_costs(report, work, ledger)
-        rows = [JobRow(key, work.name, normalise(wanted[key].prompt), asked, wanted[key].seed) for key in pending]
-        records = {key: record for key in wanted if (record := store.get(key)) is not None}
-        ledger.plan(rows, {key: "done" if record.clip else "rejected" for key, record in records.items()})
+            if not ledger.affords(work.name, work.price(params), policy.budget) and not ledger.under_way(pending):
+                return replace(report, unfunded=len(pending))  # `train` goes on with what the budget has bought
+            _ask_user(work, params, policy, len(pending), ledger, approve)
+        rows = (JobRow(key, work.name, normalise(wanted[key].prompt), asked, wanted[key].seed) for key in pending)
+        ledger.plan(rows, {key: status for key in wanted if (status := store.status(key)) is not None})
         if policy.retry_unsure:
             ledger.retry_unsure(pending)
+        if not work.own_files:
+            start_guards()
         pace = Pace(policy.per_minute, policy.first_wait, policy.longest_wait)
         worker = Worker(work, store, ledger, pace, policy, params, terms)
         problem = ""
@@ -237,7 +241,8 @@ def _shown(on_progress: _Show | None, start: CollectReport) -> AbstractContextMa
 
 def _results(worker: Worker, keys: Sequence[str], policy: Policy, pace: Pace) -> Iterator[_Result | None]:
     """Yield how each job ended, in the order of their ends; None now and then while nothing ends."""
-    threads = min(policy.concurrency, len(keys))
+    # While a service draws the next clips, the last ones are fetched and checked: its places are never empty for that.
+    threads = min(policy.concurrency * (1 if worker.local else 2), len(keys))
     source = _serial(worker, keys, pace) if threads == 1 else _parallel(worker, keys, pace, threads)
     failures, done = 0, False
     for result in source:

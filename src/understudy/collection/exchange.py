@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from understudy.collection.store import ClipRecord, ClipStore
+from understudy.collection.store import ClipRecord, ClipStore, Origin
 from understudy.errors import ClipError, ConfigError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic, write_text_atomic
 from understudy.ingest.c2pa import check_training_allowed
@@ -70,15 +70,7 @@ def import_clips(store: ClipStore, clips: Iterable[Incoming]) -> ImportReport:
                 refused.append(str(error))
                 continue
             before = len(store)
-            store.add(
-                teacher=clip.teacher,
-                prompt=clip.prompt,
-                asked=clip.asked,
-                seed=clip.seed,
-                terms=clip.terms,
-                data=clip.data,
-                received=received,
-            )
+            store.add(Origin(clip.teacher, clip.prompt, clip.asked, clip.seed, clip.terms), clip.data, received)
             added, known = added + (len(store) > before), known + (len(store) == before)
     finally:
         scratch.unlink(missing_ok=True)

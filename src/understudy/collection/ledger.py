@@ -111,8 +111,8 @@ class Ledger:
 
         Args:
             store: the store's folder.
-            durable: write through to the disk at every step; False is enough where a job lost in a power cut costs
-                nothing.
+            durable: write submissions through to the disk at every step; False is enough where a job lost in a power
+                cut costs nothing.
 
         Raises:
             StoreError: it is damaged, of a later version, or cannot be written.
@@ -130,7 +130,7 @@ class Ledger:
         with self._guarded():
             self._database.row_factory = sqlite3.Row
             self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
             version = int(self._database.execute("PRAGMA user_version").fetchone()[0])
             if version > _VERSION:
                 raise StoreError(f"ledger {self.path} is of version {version}; this understudy reads {_VERSION}")
@@ -170,18 +170,20 @@ class Ledger:
         Jobs that failed or expired before are queued again, except where nobody knows whether the teacher has them.
         """
         now = _now()
-        rows = [(j.key, j.teacher, j.prompt, json.dumps(j.asked, sort_keys=True), j.seed, now) for j in jobs]
         with self._writing() as database:
-            database.executemany(
-                "INSERT OR IGNORE INTO jobs (key, teacher, prompt, asked, seed, state, changed) "
-                "VALUES (?, ?, ?, ?, ?, 'queued', ?)",
-                rows,
-            )
-            database.executemany(
-                "UPDATE jobs SET state = 'queued', handle = NULL, reason = '', changed = ? "
-                "WHERE key = ? AND state IN ('failed', 'expired') AND NOT unsure AND owner IS NULL",
-                [(now, row[0]) for row in rows if row[0] not in settled],
-            )
+            for job in jobs:
+                asked = json.dumps(job.asked, sort_keys=True)
+                database.execute(
+                    "INSERT OR IGNORE INTO jobs (key, teacher, prompt, asked, seed, state, changed) "
+                    "VALUES (?, ?, ?, ?, ?, 'queued', ?)",
+                    (job.key, job.teacher, job.prompt, asked, job.seed, now),
+                )
+                if job.key not in settled:
+                    database.execute(
+                        "UPDATE jobs SET state = 'queued', handle = NULL, reason = '', changed = ? "
+                        "WHERE key = ? AND state IN ('failed', 'expired') AND NOT unsure AND owner IS NULL",
+                        (now, job.key),
+                    )
             ended = [(state, now, key, state) for key, state in settled.items()]
             database.executemany(
                 "UPDATE jobs SET state = ?, unsure = 0, owner = NULL, changed = ? WHERE key = ? AND state <> ?", ended
@@ -192,11 +194,15 @@ class Ledger:
             )
 
     def retry_unsure(self, keys: Iterable[str]) -> None:
-        """Queue those jobs again of which nobody knows whether the teacher has them: it may make them twice."""
+        """Queue those jobs again of which nobody knows whether the teacher has them, and those that `leave` left.
+
+        The teacher may then make, and charge for, them twice.
+        """
         with self._writing() as database:
             database.executemany(
                 "UPDATE jobs SET state = 'queued', handle = NULL, unsure = 0, reason = '', changed = ? "
-                "WHERE key = ? AND unsure AND handle IS NULL AND owner IS NULL",
+                "WHERE key = ? AND owner IS NULL AND ((unsure AND handle IS NULL) "
+                "OR (state = 'running' AND handle IS NOT NULL AND reason <> ''))",
                 [(_now(), key) for key in keys],
             )
 
@@ -214,17 +220,14 @@ class Ledger:
 
     def begin(self, key: str, price: float | None, budget: Budget) -> int | None:
         """Note that a submission of ``key`` is about to leave, and return its number; None when the budget forbids it."""
-        with self._writing() as database:
+        with self._writing(durable=True) as database:
             teacher, number = database.execute("SELECT teacher, number FROM jobs WHERE key = ?", (key,)).fetchone()
-            spent, clips = _spent(database, teacher) if budget != Budget() else (0.0, 0)
-            # A millionth of slack, for sums of prices that have no exact form.
-            if budget.money is not None and spent + (price or 0.0) > budget.money * (1 + 1e-6):
-                return None
-            if budget.clips is not None and clips >= budget.clips:
+            if not _affords(database, teacher, price, budget):
                 return None
             now = _now()
             database.execute(
-                "UPDATE jobs SET state = 'running', handle = NULL, unsure = 1, number = ?, changed = ? WHERE key = ?",
+                "UPDATE jobs SET state = 'running', handle = NULL, unsure = 1, number = ?, reason = '', changed = ? "
+                "WHERE key = ?",
                 (number + 1, now, key),
             )
             database.execute(
@@ -235,7 +238,7 @@ class Ledger:
 
     def submitted(self, key: str, number: int, handle: str) -> None:
         """Note the handle of the job that submission ``number`` of ``key`` made."""
-        with self._writing() as database:
+        with self._writing(durable=True) as database:
             database.execute("UPDATE jobs SET handle = ?, unsure = 0, changed = ? WHERE key = ?", (handle, _now(), key))
             database.execute("UPDATE submissions SET handle = ? WHERE key = ? AND number = ?", (handle, key, number))
 
@@ -253,9 +256,17 @@ class Ledger:
 
     def doubt(self, key: str, reason: str) -> None:
         """Note that nobody knows whether the teacher has job ``key``; it stays open until `retry_unsure`."""
-        with self._writing() as database:
+        with self._writing(durable=True) as database:
             database.execute(
                 "UPDATE jobs SET state = 'failed', unsure = 1, reason = ?, owner = NULL, changed = ? WHERE key = ?",
+                (reason, _now(), key),
+            )
+
+    def leave(self, key: str, reason: str) -> None:
+        """Note why job ``key``, which the teacher has, came to no end; the next collection asks about it by its handle."""
+        with self._writing() as database:
+            database.execute(
+                "UPDATE jobs SET reason = ?, owner = NULL, changed = ? WHERE key = ? AND state = 'running'",
                 (reason, _now(), key),
             )
 
@@ -276,6 +287,17 @@ class Ledger:
         """Return every job."""
         with self._guarded():
             return [_job(row) for row in self._database.execute("SELECT * FROM jobs")]
+
+    def affords(self, teacher: str, price: float | None, budget: Budget) -> bool:
+        """Say whether the budget allows another job of ``teacher`` at ``price``."""
+        with self._guarded():
+            return _affords(self._database, teacher, price, budget)
+
+    def under_way(self, keys: Iterable[str]) -> bool:
+        """Say whether the teacher has, or may have, one of these jobs."""
+        with self._guarded():
+            rows = (self._database.execute("SELECT state FROM jobs WHERE key = ?", (key,)).fetchone() for key in keys)
+            return any(row is not None and row["state"] == "running" for row in rows)
 
     def spent(self, teacher: str) -> tuple[float, int]:
         """Return what ``teacher`` has cost so far, jobs under way included, and how many jobs it was given."""
@@ -335,9 +357,14 @@ class Ledger:
                 raise StoreError(f"cannot use ledger {self.path}: {error}; free some space, or restore it") from None
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that happens as a whole or not at all, and one at a time over all processes."""
+    def _writing(self, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction that happens as a whole or not at all, and one at a time over all processes.
+
+        A ``durable`` one survives a power cut when this returns; the others only after one of those. That a submission
+        left, and the handle it brought, must not be forgotten; whatever else is lost is found out again.
+        """
         with self._guarded():
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable and self._durable else 'NORMAL'}")
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
@@ -346,6 +373,14 @@ class Ledger:
                 with suppress(sqlite3.Error):
                     self._database.execute("ROLLBACK")
                 raise
+
+
+def _affords(database: sqlite3.Connection, teacher: str, price: float | None, budget: Budget) -> bool:
+    spent, clips = _spent(database, teacher) if budget != Budget() else (0.0, 0)
+    # A millionth of slack, for sums of prices that have no exact form.
+    if budget.money is not None and spent + (price or 0.0) > budget.money * (1 + 1e-6):
+        return False
+    return budget.clips is None or clips < budget.clips
 
 
 def _spent(database: sqlite3.Connection, teacher: str) -> tuple[float, int]:

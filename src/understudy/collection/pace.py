@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections import deque
 
 
 class Stopped(Exception):
@@ -70,3 +71,40 @@ class Pace:
         with self._lock:  # it asks every client of this key to wait, not one request
             self._held = max(self._held, time.monotonic() + wanted)
         self.wait(wanted + random.uniform(0, min(self._first, self._ceiling)))
+
+
+class Durations:
+    """How long the teacher's last jobs took: a job is asked about when it may be done, and seldom otherwise.
+
+    Jobs of one model and size take about equally long. After the first ones the questions about a job come when one
+    more of the last jobs was done, so that their number does not grow with the duration, while the time between a job's
+    end and its discovery shrinks to a share of the spread.
+    """
+
+    def __init__(self, longest: float) -> None:
+        """Wait ``longest`` seconds between two questions as long as nothing is known; later no longer, or 1 %."""
+        self._longest = longest
+        self._last: deque[float] = deque(maxlen=64)
+        self._lock = threading.Lock()
+
+    def add(self, low: float, high: float) -> None:
+        """Note that a job was not done after ``low`` seconds (0: not asked before) and was after ``high``."""
+        with self._lock:
+            self._last.append((low + high) / 2 if low else 0.9 * high)
+
+    def until_first(self) -> float:
+        """Return the seconds before which no job may be done yet, going by the last; 0 when nothing is known."""
+        with self._lock:
+            return 0.95 * min(self._last, default=0.0)
+
+    def until_next(self, waited: float) -> float:
+        """Return the seconds to wait after a job was found undone after ``waited`` seconds."""
+        finest = max(0.05, 0.003 * waited)
+        with self._lock:
+            later = min((one - waited for one in self._last if one - waited >= finest), default=None)
+            longest = max(self._last, default=None)
+        if longest is None:
+            return self._longest
+        if later is None:  # it takes longer than any lately
+            later = max(finest, 0.5 * (waited - longest))
+        return min(later, max(self._longest, 0.01 * waited))

@@ -9,7 +9,6 @@ Layout::
 
 import json
 import os
-import queue
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +16,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 from understudy.clips import Clip, ClipForm, read_file
 from understudy.errors import ClipError, StoreError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
-from understudy.ingest.guard import Guard, read_clip
+from understudy.ingest.guard import GuardPool, read_clip
 from understudy.prompts import normalise
 
 try:
@@ -67,6 +66,42 @@ class ClipRecord:
     provenance: dict[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What is asked of whom.
+
+    Attributes:
+        teacher: the teacher's name with its version.
+        prompt: its text, in any spacing.
+        asked: the clip parameters asked for; None means left to the teacher.
+        seed: the seed asked for.
+        terms: what the teacher's terms say about training on its outputs.
+    """
+
+    teacher: str
+    prompt: str
+    asked: Mapping[str, object]
+    seed: int
+    terms: str
+
+    @property
+    def key(self) -> str:
+        """Its `record_key`."""
+        return record_key(self.teacher, self.prompt, self.asked, self.seed)
+
+    def _fields(self) -> dict[str, Any]:
+        """Return the fields of a `ClipRecord` that do not depend on the answer, with the present time."""
+        return {
+            "key": self.key,
+            "prompt": normalise(self.prompt),
+            "teacher": self.teacher,
+            "asked": {name: value for name, value in self.asked.items() if value is not None},
+            "seed": int(self.seed),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "terms": self.terms,
+        }
+
+
 def record_key(teacher: str, prompt: str, asked: Mapping[str, object], seed: int) -> str:
     """Return 64 hex digits naming one request, whatever the prompt's spacing and the order of ``asked``."""
     request = {
@@ -87,7 +122,7 @@ class ClipStore:
     """Clips on disk with their ledger; safe against a kill at any moment and against several writers at once.
 
     Reading sees the records that were there when the store was opened, plus those written through this
-    object; `refresh` picks up those of other writers.
+    object; `refresh` picks up those of other writers. Records stay on disk: in memory there are only their keys.
     """
 
     def __init__(self, path: str | Path, create: bool = False) -> None:
@@ -102,8 +137,9 @@ class ClipStore:
         """
         self.path = Path(path)
         self._ledger = self.path / "records.jsonl"
-        self._records: dict[str, ClipRecord] = {}
-        self._read_to = 0  # bytes of the ledger already in _records
+        # Of every key, oldest first, where its line begins; the complement (~) of that for a rejection.
+        self._lines_at: dict[bytes, int] = {}
+        self._read_to = 0  # bytes of the ledger already in _lines_at
         self._lines = 0
         if create:
             try:
@@ -119,24 +155,38 @@ class ClipStore:
 
     def __len__(self) -> int:
         """Return the number of records, rejected ones included."""
-        return len(self._records)
+        return len(self._lines_at)
+
+    def __contains__(self, key: object) -> bool:
+        """Say whether request ``key`` is on record, as a clip or as a rejection."""
+        return isinstance(key, str) and _packed(key) in self._lines_at
 
     def records(self) -> list[ClipRecord]:
         """Return every record, oldest first."""
-        return list(self._records.values())
+        return list(self)
+
+    def __iter__(self) -> Iterator[ClipRecord]:
+        """Yield every record, oldest first, one at a time from disk."""
+        with self._reading() as file:
+            for at in list(self._lines_at.values()):
+                yield self._record_at(file, at)
 
     def get(self, key: str) -> ClipRecord | None:
         """Return the record of request ``key`` (see `record_key`), or None."""
-        return self._records.get(key)
+        at = self._lines_at.get(_packed(key))
+        if at is None:
+            return None
+        with self._reading() as file:
+            return self._record_at(file, at)
+
+    def status(self, key: str) -> Literal["done", "rejected"] | None:
+        """Return how request ``key`` ended, or None when it is not on record."""
+        at = self._lines_at.get(_packed(key))
+        return None if at is None else "done" if at >= 0 else "rejected"
 
     def add(
         self,
-        *,
-        teacher: str,
-        prompt: str,
-        asked: Mapping[str, object],
-        seed: int,
-        terms: str,
+        origin: Origin,
         data: bytes,
         received: Mapping[str, object],
         provenance: Mapping[str, object] | None = None,
@@ -147,29 +197,28 @@ class ClipStore:
         becomes done.
 
         Args:
-            teacher: the teacher's name with its version.
-            prompt: its text, in any spacing.
-            asked: the clip parameters asked for; None means left to the teacher.
-            seed: the seed asked for.
-            terms: what the teacher's terms say about training on its outputs.
+            origin: what was asked of whom.
             data: the mp4 file, which has to decode.
-            received: what arrived, as `understudy.ingest.probe` says it.
+            received: what arrived, as `understudy.ingest.guard.probe` says it.
             provenance: what else is worth keeping.
 
         Raises:
             StoreError: the store cannot be written; nothing is recorded then.
         """
-        key = record_key(teacher, prompt, asked, seed)
         with self._locked():
             self._repair()
             self.refresh()
-            known = self._records.get(key)
+            known = self.get(origin.key)
             if known is not None and known.status == "done":
                 return known
-            digest = sha256_hex(data)
-            request = _request(key, teacher, prompt, asked, seed, terms)
-            request["provenance"] = dict(provenance or {})
-            record = ClipRecord(status="done", received=dict(received), clip=digest, reason=None, **request)
+            record = ClipRecord(
+                status="done",
+                received=dict(received),
+                clip=sha256_hex(data),
+                reason=None,
+                provenance=dict(provenance or {}),
+                **origin._fields(),
+            )
             target = self.clip_path(record)
             try:
                 if not _holds(target, data):
@@ -180,23 +229,19 @@ class ClipStore:
             self._append(record)
         return record
 
-    def reject(
-        self, *, teacher: str, prompt: str, asked: Mapping[str, object], seed: int, terms: str, reason: str
-    ) -> ClipRecord:
+    def reject(self, origin: Origin, reason: str) -> ClipRecord:
         """Record that the teacher refused this request for good; a request on record is left as it is.
 
         Raises:
             StoreError: the store cannot be written.
         """
-        key = record_key(teacher, prompt, asked, seed)
         with self._locked():
             self._repair()
             self.refresh()
-            known = self._records.get(key)
+            known = self.get(origin.key)
             if known is not None:
                 return known
-            request = _request(key, teacher, prompt, asked, seed, terms)
-            record = ClipRecord(status="rejected", received={}, clip=None, reason=reason, **request)
+            record = ClipRecord(status="rejected", received={}, clip=None, reason=reason, **origin._fields())
             self._append(record)
         return record
 
@@ -225,26 +270,23 @@ class ClipStore:
         Raises:
             StoreError: a finished line is not a record; names the line.
         """
-        try:
-            with open(self._ledger, "rb") as file:
-                file.seek(self._read_to)
-                added = file.read()
-        except OSError as error:
-            raise StoreError(f"cannot read {self._ledger}: {_reason(error)}") from None
-        whole = added[: added.rfind(b"\n") + 1]
-        for line in whole.split(b"\n")[:-1]:
-            self._lines += 1
-            record = _parse(line)
-            if record is None:
-                raise StoreError(
-                    f"{self._ledger} line {self._lines} is not a record: {line[:60]!r}; remove the line, or "
-                    "restore the file from a copy"
-                )
-            known = self._records.get(record.key)
-            # The first clip of a request stays; a clip outranks an earlier rejection.
-            if known is None or (known.status == "rejected" and record.status == "done"):
-                self._records[record.key] = record
-        self._read_to += len(whole)
+        with self._reading() as file:
+            file.seek(self._read_to)
+            for line in file:  # one at a time: the ledger may be larger than memory
+                if not line.endswith(b"\n"):
+                    break
+                self._lines += 1
+                record = _parse(line)
+                if record is None:
+                    raise StoreError(
+                        f"{self._ledger} line {self._lines} is not a record: {line[:60]!r}; remove the line, or "
+                        "restore the file from a copy"
+                    )
+                key, at = _packed(record.key), self._read_to
+                # The first clip of a request stays; a clip outranks an earlier rejection.
+                if key not in self._lines_at or (self._lines_at[key] < 0 and record.status == "done"):
+                    self._lines_at[key] = at if record.status == "done" else ~at
+                self._read_to += len(line)
 
     def verify(self, workers: int = 1, decode: bool = True, hashes: bool = True) -> list[str]:
         """Return one line for each problem, none when all is well.
@@ -256,12 +298,10 @@ class ClipStore:
         """
         problems: list[str] = []
         named: dict[Path, ClipRecord] = {}
-        for record in self._records.values():
+        for record in self:
             if record.clip is not None:
                 named.setdefault(self.clip_path(record), record)
-        guards: queue.SimpleQueue[Guard] = queue.SimpleQueue()
-        for _ in range(workers):
-            guards.put(Guard())
+        guards = GuardPool(workers)
 
         def problem(path: Path, record: ClipRecord) -> str | None:
             what = f"clip {path.name[:12]} of prompt {record.prompt!r}"
@@ -271,19 +311,15 @@ class ClipStore:
                 if hashes and sha256_hex(read_file(path)) != record.clip:
                     return f"{what} has changed: {path} no longer has the content it is named by"
                 if decode:
-                    guard = guards.get()
-                    try:
+                    with guards.borrow() as guard:
                         guard.check(path, what)
-                    finally:
-                        guards.put(guard)
             except ClipError as error:
                 return str(error)
             return None
 
         with ThreadPoolExecutor(workers) as pool:
             problems += filter(None, pool.map(problem, named.keys(), named.values()))
-        for _ in range(workers):
-            guards.get().close()
+        guards.close()
         for path in sorted((self.path / "clips").glob("**/*")):
             if path.is_file() and path not in named:
                 problems.append(f"no record names {path}: its writer was stopped; safe to delete")
@@ -295,11 +331,29 @@ class ClipStore:
             self._repair()
             self.refresh()
             self._drop_temporary_files()
-            named = {self.clip_path(record) for record in self._records.values() if record.clip is not None}
+            named = {self.clip_path(record) for record in self if record.clip is not None}
             orphans = [p for p in sorted((self.path / "clips").glob("*/*.mp4")) if p.is_file() and p not in named]
             for path in orphans:
                 path.unlink()
         return orphans
+
+    @contextmanager
+    def _reading(self) -> Iterator[BinaryIO]:
+        """Open the ledger to read."""
+        try:
+            file = open(self._ledger, "rb")  # noqa: SIM115
+        except OSError as error:
+            raise StoreError(f"cannot read {self._ledger}: {_reason(error)}") from None
+        with file:
+            yield file
+
+    def _record_at(self, file: BinaryIO, at: int) -> ClipRecord:
+        """Return the record whose line begins at ``at`` or, a rejection, at ``~at``."""
+        file.seek(at if at >= 0 else ~at)
+        record = _parse(file.readline())
+        if record is None:
+            raise StoreError(f"{self._ledger} was changed while it was in use; open the store again")
+        return record
 
     def _append(self, record: ClipRecord) -> None:
         """Append ``record`` to the ledger, whole and on disk, or not at all; needs the lock."""
@@ -365,17 +419,12 @@ class ClipStore:
                 os.close(descriptor)  # which lets the lock go
 
 
-def _request(key: str, teacher: str, prompt: str, asked: Mapping[str, object], seed: int, terms: str) -> dict[str, Any]:
-    """Return the fields of a `ClipRecord` that do not depend on the answer, with the present time."""
-    return {
-        "key": key,
-        "prompt": normalise(prompt),
-        "teacher": teacher,
-        "asked": {name: value for name, value in asked.items() if value is not None},
-        "seed": int(seed),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "terms": terms,
-    }
+def _packed(key: str) -> bytes:
+    """Return ``key`` in half the memory where it is what `record_key` returns."""
+    try:
+        return bytes.fromhex(key)
+    except ValueError:
+        return key.encode()
 
 
 def _parse(line: bytes) -> ClipRecord | None:

@@ -2,16 +2,17 @@
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from understudy.clips import read_file
 from understudy.collection.ledger import Budget, JobRow, Ledger
-from understudy.collection.pace import Pace, Stopped
-from understudy.collection.store import ClipStore
+from understudy.collection.pace import Durations, Pace, Stopped
+from understudy.collection.store import ClipStore, Origin
+from understudy.decoding import Limits
 from understudy.errors import (
     AssetGone,
     ClipError,
@@ -22,6 +23,7 @@ from understudy.errors import (
     TransientError,
 )
 from understudy.ingest.c2pa import check_training_allowed
+from understudy.ingest.facts import measure
 from understudy.ingest.guard import probe
 from understudy.teachers.base import ClipParams, ClipRequest, JobState, JobStatus, JobTeacher
 
@@ -33,6 +35,7 @@ Check = Callable[[Path], dict[str, object]]
 """Says what arrived in a file, or raises ClipError when it is no clip."""
 
 _T = TypeVar("_T")
+_PATIENCE = 1.0  # seconds that a finished clip waits for places at the teacher to be filled
 _FORGOTTEN_POLLS = 3  # a job that was just made may not be visible everywhere yet
 
 
@@ -41,13 +44,14 @@ class Policy:
     """How a collection behaves.
 
     Attributes:
-        concurrency: jobs at the same time; 1 works in the calling thread.
+        concurrency: jobs that the teacher has at the same time; clips are fetched and checked beside them.
         per_minute: submissions per minute at most; None: no limit.
-        poll: seconds between two questions about one job.
+        poll: most seconds between two questions about one job; see `understudy.collection.pace.Durations`.
         tries: how often a request is sent before the teacher counts as out of reach.
-        downloads: how often a clip is fetched before it counts as unusable.
+        downloads: how often the clip of a finished job is fetched, each time from a fresh address and after a longer
+            wait, before the job is left for the next collection.
         attempts: submissions per clip and collection: a job that the teacher lost or failed is asked for again.
-        timeout: seconds after which a job counts as lost.
+        timeout: seconds after which a job is left for the next collection.
         first_wait, longest_wait: limits of the waits between tries, in seconds.
         failures: jobs that may fail one after the other, with none done, before the collection stops.
         budget: see `Budget`.
@@ -58,7 +62,7 @@ class Policy:
     per_minute: float | None = None
     poll: float = 2.0
     tries: int = 8
-    downloads: int = 3
+    downloads: int = 6
     attempts: int = 2
     timeout: float = 3600.0
     first_wait: float = 1.0
@@ -80,6 +84,10 @@ class _Unreachable(Exception):
     """Every try failed; the job is as it was."""
 
 
+class _LeftOpen(Exception):
+    """The teacher has the job, so that it is not asked for again, but it came to no end this time."""
+
+
 class _Unsure(Exception):
     """The teacher may or may not have the job."""
 
@@ -96,6 +104,12 @@ def check_video(path: Path) -> dict[str, object]:
     return {**received, "c2pa": credentials} if credentials else received
 
 
+def check_own_file(path: Path) -> dict[str, object]:
+    """Return what is in a file that this program has just encoded, looked at in this process, which is cheaper."""
+    with open(path, "rb") as file:
+        return measure(file, "the clip that was drawn", Limits()).to_json()
+
+
 class Worker:
     """Settles jobs, each on its own; used by all threads of a collection."""
 
@@ -108,13 +122,22 @@ class Worker:
         policy: Policy,
         params: ClipParams,
         terms: str,
-        check: Check = check_video,
+        check: Check | None = None,
     ) -> None:
-        """Take what every job needs; ``terms`` goes into every record."""
+        """Take what every job needs; ``terms`` goes into every record. ``check``: None for what the teacher needs."""
         self._teacher, self._store, self._ledger, self._pace = teacher, store, ledger, pace
-        self._policy, self._params, self._terms, self._check = policy, params, terms, check
-        self._durations: deque[float] = deque(maxlen=32)
+        self._policy, self._params, self._terms = policy, params, terms
+        self._check = check or (check_own_file if teacher.own_files else check_video)
+        self._durations = Durations(policy.poll)
+        self._slots = threading.BoundedSemaphore(policy.concurrency)
+        self._keeping = threading.Lock()  # clips are in memory one at a time
+        self._handing_in = 0  # threads that have a place at the teacher and no job in it yet
         self._lock = threading.Lock()
+
+    @property
+    def local(self) -> bool:
+        """Whether the teacher is `understudy.teachers.base.JobTeacher.local`."""
+        return self._teacher.local
 
     def settle(self, key: str) -> tuple[Ending, str]:
         """Bring job ``key`` to an end; return which, and why.
@@ -126,12 +149,19 @@ class Worker:
         job = self._ledger.claim(key)
         if job is None:
             return "elsewhere", ""
-        if job.state not in ("queued", "running"):
+        if job.state in ("done", "rejected"):  # by another collector
             return "skipped", job.reason
+        ending: Ending
         try:
-            ending, reason = self._run(job)
+            if job.state in ("failed", "expired"):  # nobody knows whether the teacher has it, or as above
+                ending, reason = job.state, job.reason
+            else:
+                ending, reason = self._run(job)
         except _Unreachable as error:
             ending, reason = "left", str(error)
+        except _LeftOpen as error:
+            ending, reason = "left", f"{error}; the next collection asks for it by its id, --retry-unsure for a new one"
+            self._ledger.leave(key, reason)
         finally:
             self._ledger.release(key)
         return ending, f"prompt {job.prompt!r} (seed {job.seed}): {reason}" if reason else ""
@@ -142,15 +172,18 @@ class Worker:
         while True:
             fresh = handle is None
             try:
-                if handle is None:
-                    attempts += 1
-                    if not unsure:
-                        begun = self._ledger.begin(job.key, self._teacher.price(self._params), self._policy.budget)
-                        if begun is None:
-                            return "unfunded", "the budget is used up"
-                        number = begun
-                    handle, unsure = self._submit(job, number, unsure), False
-                return self._finish(job, number, handle, self._await(handle, fresh))
+                with self._slot(), self._first(handle is None) as handed_in:
+                    if handle is None:
+                        attempts += 1
+                        if not unsure:
+                            begun = self._ledger.begin(job.key, self._teacher.price(self._params), self._policy.budget)
+                            if begun is None:
+                                return "unfunded", "the budget is used up"
+                            number = begun
+                        handle, unsure = self._submit(job, number, unsure), False
+                        handed_in()
+                    status = self._await(handle, fresh)
+                return self._finish(job, number, handle, status)
             except PromptRejected as error:
                 return self._reject(job, number, str(error), made=handle is not None)
             except _Unsure as error:
@@ -169,6 +202,33 @@ class Worker:
                     return ("expired" if lost.state == "expired" else "failed"), lost.reason
                 self._ledger.lost(job.key, number, lost.state, lost.reason)
                 handle = None
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """Have one of the places at the teacher; it is free again as soon as the teacher is done."""
+        while not self._slots.acquire(timeout=0.2):
+            self._pace.wait(0)
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    @contextmanager
+    def _first(self, waiting: bool) -> Iterator[Callable[[], None]]:
+        """Yield what says that the job is handed in: until then, fetching and checking of other jobs' clips waits."""
+        count = int(waiting)
+        with self._lock:
+            self._handing_in += count
+
+        def done() -> None:
+            nonlocal count
+            with self._lock:
+                self._handing_in, count = self._handing_in - count, 0
+
+        try:
+            yield done
+        finally:
+            done()
 
     # --- the steps ----------------------------------------------------------------------------------------------
 
@@ -196,13 +256,12 @@ class Worker:
 
     def _await(self, handle: str, fresh: bool) -> JobStatus:
         """Return the status of a job that is done."""
-        begun = time.monotonic()
-        with self._lock:
-            fastest = min(self._durations, default=0.0)
+        begun, undone, unknown = time.monotonic(), 0.0, 0
+        fresh = fresh and not self._teacher.local
         if fresh:
-            self._pace.wait(0.9 * fastest)  # none of the last jobs was faster: asking earlier is in vain
-        unknown = 0
+            self._pace.wait(self._durations.until_first())
         while True:
+            asked = time.monotonic() - begun
             try:
                 status = self._retry(lambda: self._teacher.poll(handle))
                 unknown = 0
@@ -214,19 +273,22 @@ class Worker:
             waited = time.monotonic() - begun
             if status.state == "done":
                 if fresh:
-                    with self._lock:
-                        self._durations.append(waited)
+                    self._durations.add(undone, waited)
                 return status
             if status.state == "rejected":
                 raise PromptRejected(status.reason or "rejected by the teacher")
             if status.state in ("failed", "expired"):
                 raise _Lost(status.state, status.reason or f"the teacher says {status.state}")
             if waited > self._policy.timeout:
-                raise _Lost("expired", f"not done after {self._policy.timeout:g} seconds")
-            self._pace.wait(self._policy.poll)
+                raise _LeftOpen(f"not done after {self._policy.timeout:g} seconds")
+            undone = asked
+            self._pace.wait(self._durations.until_next(waited) if fresh and not unknown else self._policy.poll)
 
     def _finish(self, job: JobRow, number: int, handle: str, status: JobStatus) -> tuple[Ending, str]:
         """Fetch the clip of a done job, keep it, and note it."""
+        until = time.monotonic() + _PATIENCE
+        while self._handing_in and time.monotonic() < until and not self._teacher.local:
+            self._pace.wait(0.02)
         part = self._ledger.incoming / f"{job.key}.part"
         try:
             received, status = self._fetch(handle, status, part)
@@ -238,22 +300,21 @@ class Worker:
 
     def _fetch(self, handle: str, status: JobStatus, part: Path) -> tuple[dict[str, object], JobStatus]:
         """Download into ``part`` until something arrives that decodes; return what it is."""
-        bad, refreshed = 0, False
+        failures = 0
         while True:
             try:
                 self._retry(lambda status=status: self._teacher.download(handle, status, part))  # type: ignore[misc]
                 return self._check(part), status
-            except AssetGone as error:
-                if refreshed:
-                    raise _Lost("expired", str(error)) from None
-                refreshed = True
-                status = self._await(handle, fresh=False)  # which brings a fresh address
-            except ClipError as error:
-                bad += 1
-                if bad >= self._policy.downloads:
-                    raise _Lost("failed", f"sent an unusable clip {bad} times: {error}") from None
-                if not self._teacher.local:
-                    self._pace.after_failure(bad)
+            except (AssetGone, ClipError) as error:
+                failures += 1
+                said = f"no usable clip: {error} ({failures} tries)"
+                if failures >= self._policy.downloads:
+                    raise (_Lost("failed", said) if self._teacher.local else _LeftOpen(said)) from None
+                if self._teacher.local:
+                    continue
+                if failures > 1 or isinstance(error, ClipError):
+                    self._pace.after_failure(failures)
+                status = self._await(handle, fresh=False)  # which brings a fresh address, or says that the job is lost
 
     def _keep(
         self, job: JobRow, number: int, handle: str, status: JobStatus, received: dict[str, object], part: Path
@@ -263,27 +324,15 @@ class Worker:
             provenance = {"job": handle, "submission": number, **status.notes}
             if (cost := self._teacher.price(self._params) if status.cost is None else status.cost) is not None:
                 provenance["cost"] = f"{cost:g} {self._teacher.currency}"
-        self._store.add(
-            teacher=job.teacher,
-            prompt=job.prompt,
-            asked=asdict(self._params),
-            seed=job.seed,
-            terms=self._terms,
-            data=read_file(part),
-            received=received,
-            provenance=provenance,
-        )
+        with self._keeping:
+            self._store.add(self._origin(job), read_file(part), received, provenance)
+
+    def _origin(self, job: JobRow) -> Origin:
+        return Origin(job.teacher, job.prompt, asdict(self._params), job.seed, self._terms)
 
     def _reject(self, job: JobRow, number: int, reason: str, made: bool) -> tuple[Ending, str]:
         """Record that the prompt is refused for good; ``made``: the teacher had taken the job, and may charge for it."""
-        self._store.reject(
-            teacher=job.teacher,
-            prompt=job.prompt,
-            asked=asdict(self._params),
-            seed=job.seed,
-            terms=self._terms,
-            reason=reason,
-        )
+        self._store.reject(self._origin(job), reason)
         end = self._ledger.settle if made else self._ledger.refused
         end(job.key, number, "rejected", reason)
         return "rejected", reason

@@ -20,10 +20,12 @@ class Collect(RecipeVerb):
 
     examples: ClassVar[tuple[str, ...]] = (
         "understudy collect recipes/quickstart.yaml",
-        "understudy collect my.yaml --clips.per_prompt 4",
+        "understudy collect my.yaml --per-prompt 4 --budget 20",
     )
     would: ClassVar[str] = "ask the teacher for the clips that are missing, and for nothing else"
 
+    per_prompt: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: clips.per_prompt)")] = None
+    """Clips per prompt, each with a seed of its own."""
     yes: bool = False
     """Do not ask before the first request to a teacher that may cost money."""
     budget: Annotated[float | None, arg(metavar="MONEY", help_behavior_hint="(default: collection.budget)")] = None
@@ -35,7 +37,11 @@ class Collect(RecipeVerb):
     held_out: bool = False
     """Collect the clips for evaluation instead of those to train on."""
     retry_unsure: bool = False
-    """Ask again where nobody knows whether the teacher has the job; it may then make, and charge for, two."""
+    """Ask again where nobody knows whether the teacher has the job, and where it has but its clip could not be had; it may
+    then make, and charge for, two."""
+    active: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: all prompts alike)")] = None
+    """Spend the budget on the prompts where the discriminator of this finished run finds its student furthest from the
+    teacher. Not shown to beat the default (benchmarks/results/active.md)."""
 
     def act(self, config: "RunConfig") -> int:
         """Collect, and say what came of it."""
@@ -46,12 +52,14 @@ class Collect(RecipeVerb):
         if changed:
             section = config.collection.model_copy(update=changed)
             config = config.model_copy(update={"collection": section})
+        if self.per_prompt is not None:
+            clips = type(config.clips).model_validate({**config.clips.model_dump(), "per_prompt": self.per_prompt})
+            config = config.model_copy(update={"clips": clips})
         if config.teacher.kind not in ("world", "folder"):
             teacher = experiment.build_teacher(config)
             print(f"terms of {teacher.name}: {teacher.terms}")
-            report = experiment.collect(config, None, self._approve, self.held_out, self.retry_unsure)
-        else:
-            report = experiment.collect(config, held_out=True) if self.held_out else experiment.collect(config)
+        first = self._furthest(config)
+        report = experiment.collect(config, None, self._approve, self.held_out, self.retry_unsure, first)
         print(
             f"{report.settled} of {report.total} clips settled in {config.clips.store}: {report.done} collected, "
             f"{report.skipped} there already, {report.rejected} refused by the teacher"
@@ -61,6 +69,20 @@ class Collect(RecipeVerb):
         if report.unfunded:
             print(f"the budget is used up: {report.unfunded} clips were not asked for")
         return 0
+
+    def _furthest(self, config: "RunConfig") -> list[str]:
+        """Return the prompts to spend the budget on, or nothing."""
+        if self.active is None:
+            return []
+        if self.held_out or (config.collection.budget is None and config.collection.budget_clips is None):
+            raise ConfigError(
+                "--active chooses what a budget is spent on: give --budget or --budget-clips, no --held-out"
+            )
+        from understudy.active import ranked_prompts
+
+        ranked = ranked_prompts(config, self.active)
+        print(f"{len(ranked)} prompts ranked; furthest from the teacher: {'; '.join(ranked[:3])}")
+        return ranked
 
     def _approve(self, estimate: object) -> None:
         """Show what it may cost and let the user decide."""

@@ -7,16 +7,19 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import arg
 
 from understudy.commands.base import UsageError, Verb
+from understudy.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class WorldServe(Verb):
-    """Serve the embedded world as /v1/videos, with faults on demand: for trying out collections."""
+    """Serve the embedded world in the shape of a service, with faults on demand: for trying out collections."""
 
     host: Annotated[str, arg(metavar="HOST")] = "127.0.0.1"
     """Address to listen at."""
     port: Annotated[int, arg(metavar="N")] = 8000
     """Port to listen at; 0: any free one."""
+    shape: Annotated[str, arg(metavar="NAME")] = "openai-videos"
+    """How it speaks: openai-videos, form-only (the same without JSON), openrouter, fal, ark, minimax, replicate, comfyui."""
     look: Literal["film", "house"] = "film"
     """Look of its clips."""
     delay: Annotated[float, arg(metavar="S")] = 0.0
@@ -28,6 +31,7 @@ class WorldServe(Verb):
 
     examples: ClassVar[tuple[str, ...]] = (
         "understudy world serve --delay 5 --faults 0.2",
+        "understudy world serve --shape fal --port 8001",
         "understudy collect my.yaml --teacher.kind api --teacher.url http://127.0.0.1:8000",
     )
 
@@ -38,8 +42,18 @@ class WorldServe(Verb):
         from understudy.teachers.world.server import World, serve
         from understudy.teachers.world.teacher import WorldTeacher
 
-        server = serve(World(WorldTeacher(self.look), self.delay, self.faults, self.seed), self.host, self.port)
-        print(f"the embedded world is at http://{self.host}:{server.server_port}/v1/videos", flush=True)
+        world = World(WorldTeacher(self.look), self.delay, self.faults, self.seed, shape=self.shape)
+        try:
+            server = serve(world, self.host, self.port)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen at {self.host}:{self.port} ({(error.strerror or str(error)).lower()}); choose another --port"
+            ) from None
+        print(
+            f"the embedded world is at http://{self.host}:{server.server_port} and speaks {self.shape} "
+            f"(jobs go to {world.dialect.entry})",
+            flush=True,
+        )
         with suppress(KeyboardInterrupt):
             server.serve_forever()
         server.server_close()

@@ -1,9 +1,12 @@
-"""Active collection: spend what is left of a budget on the prompts whose rollouts the discriminator likes least.
+"""Active collection: spend what is left of a budget on the prompts where the student is furthest from the teacher.
 
-A caution: the paired loss fixes differences between clips of one prompt, so scores of different prompts share a scale only
-as far as the discriminator generalises over prompts. `benchmarks/active.py` measures whether that is enough.
+The paired loss fixes differences between clips of one prompt and leaves each prompt's offset free, so the scores of two
+prompts' rollouts cannot be compared. Their *margins* can: how much better than the student's rollouts of a prompt the
+discriminator finds the teacher's clips of the same prompt. So a prompt needs a clip of the teacher before it can be ranked.
+`benchmarks/active.py` measures what that is worth.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -11,30 +14,21 @@ from understudy.errors import ConfigError
 from understudy.prompts import prompt_id
 
 
-def rank_prompts(scores: Mapping[str, Sequence[float]]) -> list[str]:
-    """Return the prompts, that whose rollouts the discriminator finds furthest from the teacher first.
-
-    Args:
-        scores: for every prompt without a clip the discriminator's scores of the student's rollouts, at least one each;
-            a high score means like the teacher. Equal means are ordered by the prompts' identities.
+def margins(teacher: Mapping[str, Sequence[float]], own: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the mean score of the teacher's clips less that of the student's rollouts, for every prompt that has both.
 
     Raises:
-        ConfigError: a prompt has no score, or one that is no number.
+        ConfigError: a score is no finite number.
     """
-    for prompt, values in scores.items():
-        if not values or any(value != value for value in values):
-            raise ConfigError(
-                f"prompt {prompt!r} cannot be ranked by the scores {list(values)}; score its rollouts again"
-            )
-    return sorted(scores, key=lambda prompt: (fmean(scores[prompt]), prompt_id(prompt)))
+    found = {
+        prompt: fmean(teacher[prompt]) - fmean(own[prompt]) for prompt in teacher if teacher[prompt] and own.get(prompt)
+    }
+    for prompt, margin in found.items():
+        if not math.isfinite(margin):
+            raise ConfigError(f"prompt {prompt!r} cannot be ranked: the discriminator's scores are no finite numbers")
+    return found
 
 
-def choose_prompts(scores: Mapping[str, Sequence[float]], budget: int) -> list[str]:
-    """Return the ``budget`` prompts to ask the teacher next, furthest first; all of them when there are fewer.
-
-    Raises:
-        ConfigError: the budget is negative, or as `rank_prompts`.
-    """
-    if budget < 0:
-        raise ConfigError(f"a budget cannot be {budget} clips; give 0 or more")
-    return rank_prompts(scores)[:budget]
+def furthest_first(found: Mapping[str, float]) -> list[str]:
+    """Return the prompts by falling margin; equal ones are ordered by their identities."""
+    return sorted(found, key=lambda prompt: (-found[prompt], prompt_id(prompt)))

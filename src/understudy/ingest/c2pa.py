@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from understudy.decoding import sniff
 from understudy.errors import TrainingForbidden
-from understudy.ingest.guard import Guard, shared_guard
+from understudy.ingest.guard import borrow_guard
 
 _UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # of the mp4 box that holds a manifest
 _MIME = {"mp4": "video/mp4", "avi": "video/avi", "gif": "image/gif"}
@@ -20,7 +20,7 @@ _ENTRIES = ("ai_generative_training", "ai_training")
 _MANIFEST_BYTES = 16 << 20
 
 
-def check_training_allowed(path: str | Path, source: str | None = None, guard: Guard | None = None) -> dict[str, Any]:
+def check_training_allowed(path: str | Path, source: str | None = None) -> dict[str, Any]:
     """Return the content credentials of the file ``path`` for its record, unless they forbid training.
 
     The collector calls this for every file before it is kept. Without the library, a manifest is only noticed
@@ -35,7 +35,8 @@ def check_training_allowed(path: str | Path, source: str | None = None, guard: G
         TrainingForbidden: the maker has stated that this file must not, or only on conditions, be used for training.
         ClipError: the file cannot be read.
     """
-    manifest = dict((guard or shared_guard()).manifest(path, source))
+    with borrow_guard() as guard:
+        manifest = dict(guard.manifest(path, source))
     training = manifest.get("training")
     if training in ("notAllowed", "constrained"):
         who = manifest.get("issuer") or "its maker"

@@ -1,8 +1,17 @@
 """What arrived, whatever was asked for."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, BinaryIO
+
+import numpy as np
+from av.packet import Packet
+from av.video.reformatter import VideoReformatter
+
+from understudy import decoding
+from understudy.decoding import Limits
+from understudy.ingest.marks import Marks
 
 
 @dataclass(frozen=True)
@@ -63,17 +72,84 @@ class VideoFacts:
             ValueError: a field is missing or of another type.
         """
         read: dict[str, Any] = {}
-        for field in fields(cls):
-            value = values.get(field.name)
-            if field.name == "bars" and isinstance(value, list) and [type(v) for v in value] == [int] * 4:
+        for one in fields(cls):
+            value = values.get(one.name)
+            if one.name == "bars" and isinstance(value, list) and [type(v) for v in value] == [int] * 4:
                 value = tuple(value)
-            elif field.name in ("bars", "watermark") and value is None:
+            elif one.name in ("bars", "watermark") and value is None:
                 pass
-            elif field.type in ("float", float) and type(value) in (int, float):
+            elif one.type in ("float", float) and type(value) in (int, float):
                 value = float(value)  # type: ignore[arg-type]
-            elif type(value).__name__ != getattr(field.type, "__name__", field.type) and not (
-                field.name == "watermark" and isinstance(value, str)
+            elif type(value).__name__ != getattr(one.type, "__name__", one.type) and not (
+                one.name == "watermark" and isinstance(value, str)
             ):
-                raise ValueError(f"{field.name} cannot be {value!r}")
-            read[field.name] = value
+                raise ValueError(f"{one.name} cannot be {value!r}")
+            read[one.name] = value
         return cls(**read)
+
+
+@dataclass
+class _Seen:
+    """What is noted of each frame on the way."""
+
+    times: list[float | None] = field(default_factory=list)
+    marks: Marks = field(default_factory=Marks)
+
+
+def measure(file: BinaryIO, source: str, limits: Limits) -> VideoFacts:
+    """Decode all of a seekable ``file`` in this process and return what it holds.
+
+    Files of other people go through `understudy.ingest.guard`, whose process calls this.
+
+    Raises:
+        ClipError: no video file, damaged, or beyond a limit.
+    """
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    stream_digest = hashlib.sha256()
+
+    def hashed(video: decoding.Opened) -> Iterator[Packet]:
+        for packet in decoding.packets(video):
+            stream_digest.update(bytes(packet))
+            yield packet
+
+    seen, reformatter = _Seen(), VideoReformatter()  # one for all frames: making it costs more than using it
+    with decoding.opened(file, source, limits) as video:
+        for frame in decoding.frames(video, limits, hashed(video)):
+            if seen.marks.wants(len(seen.times)):
+                grey = reformatter.reformat(frame, format="gray", threads=1).to_ndarray()
+                seen.marks.see(np.rot90(grey, k=decoding.quarter_turns(frame)))
+            seen.times.append(frame.time)
+        fps, variable = decoding.frame_rate(video.stream, seen.times, source)
+        width, height = decoding.shown_size(frame)
+        return VideoFacts(
+            container=video.kind,
+            codec=video.stream.codec_context.name,
+            width=width,
+            height=height,
+            frames=len(seen.times),
+            fps=fps,
+            variable_rate=variable,
+            seconds=_seconds(seen.times, fps, variable),
+            pixel_format=frame.format.name,
+            bit_depth=max(component.bits for component in frame.format.components),
+            rotation=90 * decoding.quarter_turns(frame),
+            alpha=decoding.has_alpha(frame) or video.stream.metadata.get("alpha_mode") == "1",
+            hdr=decoding.is_hdr(frame),
+            audio=bool(video.container.streams.audio),
+            bars=seen.marks.bars(),
+            watermark=seen.marks.watermark(),
+            file_bytes=video.size,
+            sha256=digest,
+            stream_sha256=stream_digest.hexdigest(),
+        )
+
+
+def _seconds(times: list[float | None], fps: float, variable: bool) -> float:
+    """Return how long the clip plays: to the end of its last frame."""
+    if not variable:
+        return len(times) / fps
+    first, last = times[0], times[-1]
+    assert first is not None
+    assert last is not None
+    return last - first + 1 / fps

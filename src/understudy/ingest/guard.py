@@ -6,6 +6,7 @@ again. It gets no secrets (its environment is empty), and answers in JSON and ra
 
 import json
 import os
+import queue
 import selectors
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,11 @@ class Guard:
         if not isinstance(manifest, dict):
             raise ClipError(f"{source or path} made the manifest reader answer nonsense; refused")
         return manifest
+
+    def start(self) -> None:
+        """Start the process if it is not there; it is ready a little later."""
+        with self._lock:
+            self._ready()
 
     def close(self) -> None:
         """Stop the process; the next file starts another."""
@@ -226,29 +232,73 @@ class Guard:
         process.wait()
 
 
-_shared = Guard()
+class GuardPool:
+    """Guards for several threads at once, each started when it is first needed."""
+
+    def __init__(self, size: int) -> None:
+        """Have up to ``size`` decoding processes."""
+        self._size = size
+        # The last one given back goes out first: one thread alone never starts a second process.
+        self._free: queue.LifoQueue[Guard] = queue.LifoQueue()
+        for _ in range(size):
+            self._free.put(Guard())
+
+    @contextmanager
+    def borrow(self) -> Iterator[Guard]:
+        """Have a guard to oneself, waiting for one when all are at work."""
+        guard = self._free.get()
+        try:
+            yield guard
+        finally:
+            self._free.put(guard)
+
+    def start(self) -> None:
+        """Start the processes that are not at work, so that the first files find them ready."""
+        waiting = []
+        with suppress(queue.Empty):
+            while True:
+                waiting.append(self._free.get_nowait())
+        for guard in waiting:
+            try:
+                guard.start()
+            finally:
+                self._free.put(guard)
+
+    def close(self) -> None:
+        """Stop all processes, once they are given back."""
+        for _ in range(self._size):
+            self._free.get().close()
 
 
-def shared_guard() -> Guard:
-    """Return the guard of this process that `probe` and `read_clip` use."""
-    return _shared
+_shared = GuardPool(min(4, os.cpu_count() or 1))
+
+
+def start_guards() -> None:
+    """Start the shared guarded processes beside whatever the caller waits for."""
+    threading.Thread(target=_shared.start, daemon=True).start()
+
+
+def borrow_guard() -> AbstractContextManager[Guard]:
+    """Have one of the guards of this process that `probe` and `read_clip` use to oneself."""
+    return _shared.borrow()
 
 
 def probe(path: str | Path, source: str | None = None) -> VideoFacts:
-    """Say what the video file ``path`` holds, by decoding it in the shared guarded process; see `Guard.probe`."""
-    return _shared.probe(path, source)
+    """Say what the video file ``path`` holds, by decoding it in a shared guarded process; see `Guard.probe`."""
+    with _shared.borrow() as guard:
+        return guard.probe(path, source)
 
 
 def probe_bytes(data: bytes, source: str = "clip") -> VideoFacts:
     """Say what a video file given as ``data`` holds; see `Guard.probe`."""
     with _as_file(data) as path:
-        return _shared.probe(path, source)
+        return probe(path, source)
 
 
 def read_bytes(data: bytes, form: ClipForm | None = None, source: str = "clip") -> Clip:
     """Decode a video file given as ``data``; see `Guard.read`."""
-    with _as_file(data) as path:
-        return _shared.read(path, form, source)
+    with _as_file(data) as path, _shared.borrow() as guard:
+        return guard.read(path, form, source)
 
 
 @contextmanager
@@ -260,5 +310,6 @@ def _as_file(data: bytes) -> Iterator[str]:
 
 
 def read_clip(path: str | Path, form: ClipForm | None = None) -> Clip:
-    """Decode the video file ``path`` in the shared guarded process; see `Guard.read`."""
-    return _shared.read(path, form)
+    """Decode the video file ``path`` in a shared guarded process; see `Guard.read`."""
+    with _shared.borrow() as guard:
+        return guard.read(path, form)

@@ -62,8 +62,8 @@ class Marks:
         edges = np.zeros(clip.shape[1:], dtype=bool)
         for axis in (1, 2):
             slope = np.gradient(clip, axis=axis)
-            middle = np.median(slope, axis=0)
-            scatter = np.median(np.abs(slope - middle), axis=0)
+            middle = _median(slope)
+            scatter = _median(np.abs(slope - middle))
             edges |= (np.abs(middle) > 5) & (scatter < 0.35 * np.abs(middle))
         height, width = clip.shape[1:]
         inner = edges[height // 4 : -(height // 4), width // 4 : -(width // 4)]
@@ -83,6 +83,17 @@ class Marks:
         top, bottom, left, right = self.bars() or (0, 0, 0, 0)
         height, width = self._kept[0].shape
         return [grey[top : height - bottom, left : width - right] for grey in self._kept]
+
+
+def _median(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the median [H, W] over the first axis of [N, H, W].
+
+    Sorting short rows is several times faster here than ``np.median``, which selects along a strided axis.
+    """
+    rows = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+    rows.sort(axis=-1)
+    count = rows.shape[-1]
+    return np.asarray((rows[..., (count - 1) // 2] + rows[..., count // 2]) / 2, dtype=np.float32)
 
 
 def _pair(brightest: npt.NDArray[np.uint8]) -> tuple[int, int]:

@@ -4,29 +4,24 @@ Started by `understudy.ingest.guard` with the file descriptor that decoded frame
 anything, and speaks nothing but JSON and raw bytes, so that a file that takes it over cannot pass objects to its parent.
 """
 
-import hashlib
 import json
 import math
 import os
 import resource
 import stat
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import Any
 
 import numpy as np
-from av.packet import Packet
 
 from understudy import decoding
 from understudy.clips import ClipForm, nearest_frames, resize
 from understudy.decoding import Limits
 from understudy.errors import ClipError
 from understudy.ingest.c2pa import read_manifest
-from understudy.ingest.facts import VideoFacts
-from understudy.ingest.marks import Marks
+from understudy.ingest.facts import measure
 from understudy.mp4 import Frames
 
 
@@ -36,6 +31,7 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 1)  # whatever a library prints must not get between the answers
+    decoding.listen()
     for line in iter(requests.readline, b""):
         answers.write(json.dumps(_answer(json.loads(line), result)).encode() + b"\n")
         answers.flush()
@@ -47,7 +43,7 @@ def _answer(request: dict[str, Any], result: int) -> dict[str, Any]:
         _limit(limits)
         with _regular(request["path"], request["source"]) as file:
             if request["do"] == "probe":
-                return {"facts": _probe(file, request["source"], limits).to_json()}
+                return {"facts": measure(file, request["source"], limits).to_json()}
             if request["do"] == "check":
                 with decoding.opened(file, request["source"], limits) as video:
                     return {"count": sum(1 for _ in decoding.frames(video, limits))}
@@ -90,66 +86,6 @@ def _regular(path: str, source: str) -> BufferedReader:
         os.close(descriptor)
         raise ClipError(f"{source} is not a regular file; give a video file")
     return os.fdopen(descriptor, "rb")
-
-
-@dataclass
-class _Seen:
-    """What is noted of each frame on the way."""
-
-    times: list[float | None] = field(default_factory=list)
-    marks: Marks = field(default_factory=Marks)
-
-
-def _probe(file: BufferedReader, source: str, limits: Limits) -> VideoFacts:
-    """Decode all of ``file`` and return what it holds."""
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    stream_digest = hashlib.sha256()
-
-    def hashed(video: decoding.Opened) -> Iterator[Packet]:
-        for packet in decoding.packets(video):
-            stream_digest.update(bytes(packet))
-            yield packet
-
-    seen = _Seen()
-    with decoding.opened(file, source, limits) as video:
-        for frame in decoding.frames(video, limits, hashed(video)):
-            if seen.marks.wants(len(seen.times)):
-                grey = frame.to_ndarray(format="gray", threads=1)
-                seen.marks.see(np.rot90(grey, k=decoding.quarter_turns(frame)))
-            seen.times.append(frame.time)
-        fps, variable = decoding.frame_rate(video.stream, seen.times, source)
-        width, height = decoding.shown_size(frame)
-        return VideoFacts(
-            container=video.kind,
-            codec=video.stream.codec_context.name,
-            width=width,
-            height=height,
-            frames=len(seen.times),
-            fps=fps,
-            variable_rate=variable,
-            seconds=_seconds(seen.times, fps, variable),
-            pixel_format=frame.format.name,
-            bit_depth=max(component.bits for component in frame.format.components),
-            rotation=90 * decoding.quarter_turns(frame),
-            alpha=decoding.has_alpha(frame) or video.stream.metadata.get("alpha_mode") == "1",
-            hdr=decoding.is_hdr(frame),
-            audio=bool(video.container.streams.audio),
-            bars=seen.marks.bars(),
-            watermark=seen.marks.watermark(),
-            file_bytes=video.size,
-            sha256=digest,
-            stream_sha256=stream_digest.hexdigest(),
-        )
-
-
-def _seconds(times: list[float | None], fps: float, variable: bool) -> float:
-    """Return how long the clip plays: to the end of its last frame."""
-    if not variable:
-        return len(times) / fps
-    first, last = times[0], times[-1]
-    assert first is not None
-    assert last is not None
-    return last - first + 1 / fps
 
 
 def _frames(file: BufferedReader, source: str, limits: Limits, form: ClipForm | None, result: int) -> dict[str, Any]:

@@ -138,6 +138,11 @@ class JobTeacher(Protocol):
         ...
 
     @property
+    def own_files(self) -> bool:
+        """Whether its clips are files that this program has encoded itself, just now: they need no guarded decoder."""
+        ...
+
+    @property
     def currency(self) -> str:
         """What `price` counts in."""
         ...
@@ -189,6 +194,7 @@ class _Immediate:
     def __init__(self, teacher: Teacher) -> None:
         self._teacher = teacher
         self.name, self.terms = teacher.name, teacher.terms
+        self.own_files = bool(getattr(teacher, "own_files", False))
 
     def price(self, params: ClipParams) -> float | None:
         """Return 0."""

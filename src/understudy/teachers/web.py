@@ -94,11 +94,15 @@ class Web:
             ConfigError: the address is no http or https address, or http to another machine.
         """
         self.url = url.rstrip("/")
-        self._origin = urlsplit(self.url)
         self._plain_http, self._max_bytes, self._transport = plain_http, max_bytes, transport
         self._key_env, self._auth = key_env, auth
         self._key = ""
         self._client: Any = None
+        try:
+            self._origin = urlsplit(self.url)
+            _ = self._origin.port
+        except ValueError:
+            raise ConfigError(f"teacher.url {url!r} is no address; write it like https://example.org") from None
         if self._origin.scheme not in ("http", "https") or not self._origin.hostname:
             raise ConfigError(f"teacher.url {url!r} is no address; write it like https://example.org")
         if self._origin.username or self._origin.password:
@@ -133,7 +137,7 @@ class Web:
         client = self._open()
         import httpx
 
-        url = urljoin(self.url + "/", path) if "://" in path else f"{self.url}/{path.lstrip('/')}"
+        url = path if "://" in path else f"{self.url}/{path.lstrip('/')}"
         if not self._is_own(url):
             raise TeacherError(f"the teacher sent the address of another host ({_short(url)}) to ask; it is not asked")
         files = None if form is None else {name: (None, value) for name, value in form.items()}
@@ -185,7 +189,7 @@ class Web:
                     return
         except httpx.TransportError as error:
             raise TransientError(f"the download from {_short(url)} broke off ({type(error).__name__})") from None
-        except (httpx.InvalidURL, UnicodeError, KeyError):
+        except (httpx.InvalidURL, ValueError, KeyError):
             raise ClipError("the clip's address is no address") from None
         raise ClipError(f"the clip's address leads through more than {_MAX_REDIRECTS} others")
 
@@ -224,9 +228,12 @@ class Web:
             raise TeacherStopped(f"{self.host} {what} (status {status}): {reply.reason}; see teacher.key_env")
 
     def _is_own(self, url: str) -> bool:
-        other = urlsplit(url)
         own = self._origin
-        return (other.scheme, other.hostname, other.port) == (own.scheme, own.hostname, own.port)
+        try:
+            other = urlsplit(url)
+            return (other.scheme, other.hostname, other.port) == (own.scheme, own.hostname, own.port)
+        except ValueError:
+            return False
 
     def _check_address(self, url: str) -> None:
         """Raise ClipError unless ``url`` may be fetched from."""
@@ -311,5 +318,8 @@ def _is_public(address: str) -> bool:
 
 def _short(url: str) -> str:
     """Return ``url`` without its query, which may hold a signature."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "no address"
     return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]

@@ -1,10 +1,8 @@
 """One teacher for every service that takes a job, is polled and serves a file; what differs is data (shapes.yaml)."""
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from understudy.errors import ConfigError, JobForgotten, PromptRejected, TeacherError, TeacherStopped, TransientError
 from understudy.files import sha256_hex
 from understudy.teachers.base import ClipParams, ClipRequest, JobState, JobStatus, Terms
+from understudy.teachers.fields import FIELD, fill, request_fields
 from understudy.teachers.web import Reply, Web
 
 _MODERATION = re.compile(
     r"moderat|safety|sensitive|policy|policies|nsfw|prohibited|inappropriate|content.?filter|violat|copyright|blocked",
     re.IGNORECASE,
 )
-_FIELD = re.compile(r"\{(\w+)(!s|!u)?\}")
 
 
 class Shape(BaseModel):
@@ -42,6 +40,7 @@ class Shape(BaseModel):
     encoding: str = "auto"
     keep: dict[str, str] = {}
     reason: tuple[str, ...] = ()
+    error_at: tuple[str, ...] = ()
     result: str = ""
     asset: str = ""
     asset_at: tuple[str, ...] = ()
@@ -89,7 +88,7 @@ def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 class WireTeacher:
     """A service or a server that speaks one of the shapes; a `understudy.teachers.base.JobTeacher`."""
 
-    local = False
+    local = own_files = False
 
     def __init__(
         self,
@@ -148,10 +147,10 @@ class WireTeacher:
         said = next((word for path in _paths(shape.state) if isinstance(word := at(reply.data, path), str)), "")
         state: JobState = next((state for state, words in shape.states.items() if said in words), "running")
         reason = next((str(found) for path in shape.reason if (found := at(reply.data, path))), "")
-        if state == "done" and reason and not shape.asset:
-            state = "failed"  # an error inside a completed job
+        if state == "done" and any(at(reply.data, path) for path in shape.error_at):
+            state = "failed"
         if state == "done" and shape.result:
-            reply = self._ask(shape.result, names)
+            reply = self._ask(shape.result, names, final=True)
         if state in ("failed", "expired"):
             code = at(reply.data, "error.code") or ""
             return JobStatus("rejected" if _MODERATION.search(f"{reason} {code}") else state, reason[:300])
@@ -169,17 +168,32 @@ class WireTeacher:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _ask(self, template: str, names: Mapping[str, str]) -> Reply:
+    def _ask(self, template: str, names: Mapping[str, str], final: bool = False) -> Reply:
+        """Ask about a job; ``final``: the answer is its end, so that a refusal there is one of the prompt."""
         reply = self._web.ask("GET", _address(template, names))
         if reply.status == 404:
             raise JobForgotten(f"{self._web.host} does not know the job any more")
         if reply.status == 200 and reply.data is None:
             raise TransientError(f"{self._web.host} answered with something that is no JSON")
-        self._check(reply)
+        self._check_codes(reply)
+        if reply.status >= 400:
+            said = f"{self._web.host} says of a job it has: {reply.reason} (status {reply.status})"
+            if final:
+                raise PromptRejected(said)
+            raise TransientError(said)  # whatever is wrong with the question, the job is there
         return reply
 
     def _check(self, reply: Reply) -> None:
-        """Raise what an answer that is no success means."""
+        """Raise what an answer to a submission that is no success means."""
+        said = f"{self._web.host} says: {reply.reason}"
+        self._check_codes(reply)
+        if reply.status >= 400:
+            if self._took_one:  # the form of our requests is right, so it is this prompt
+                raise PromptRejected(f"{said} (status {reply.status})")
+            raise TeacherError(f"{said} (status {reply.status}); check teacher.model and teacher.body")
+
+    def _check_codes(self, reply: Reply) -> None:
+        """Raise what the codes and words of an answer mean."""
         shape, said = self._shape, f"{self._web.host} says: {reply.reason}"
         code = at(reply.data, shape.code_at) if shape.code_at else None
         if code in shape.stopping_codes:
@@ -188,10 +202,6 @@ class WireTeacher:
             raise TransientError(f"{said} (code {code})")
         if code in shape.rejected_codes or (reply.status >= 400 and _MODERATION.search(reply.text)):
             raise PromptRejected(said)
-        if reply.status >= 400:
-            if self._took_one:  # the form of our requests is right, so it is this prompt
-                raise PromptRejected(f"{said} (status {reply.status})")
-            raise TeacherError(f"{said} (status {reply.status}); check teacher.model and teacher.body")
 
     def _names(self, handle: str) -> dict[str, str]:
         if self._shape.keep:
@@ -199,42 +209,7 @@ class WireTeacher:
         return {"job": handle}
 
     def _values(self, request: ClipRequest) -> dict[str, Any]:
-        asked = asdict(request.params)
-        width, height, frames, fps = asked["width"], asked["height"], asked["frames"], asked["fps"]
-        values: dict[str, Any] = {**asked, "prompt": request.prompt, "seed": request.seed, "key": request.key}
-        if isinstance(fps, float) and fps.is_integer():
-            values["fps"] = int(fps)
-        if width and height:
-            across = math.gcd(width, height)
-            values |= {"size": f"{width}x{height}", "resolution": f"{min(width, height)}p"}
-            values["ratio"] = _nearest_ratio(width / height) or f"{width // across}:{height // across}"
-        if frames and fps:
-            seconds = frames / fps
-            values |= {"seconds": round(seconds, 3), "duration": math.ceil(seconds - 0.1)}
-        return {**values, "model": self._model or None}
-
-
-def _nearest_ratio(ratio: float) -> str:
-    """Return the usual name of an aspect ratio within three per cent."""
-    names = {"16:9": 16 / 9, "9:16": 9 / 16, "4:3": 4 / 3, "3:4": 3 / 4, "1:1": 1.0, "21:9": 21 / 9}
-    return next((name for name, value in names.items() if abs(ratio / value - 1) < 0.03), "")
-
-
-def fill(template: Any, values: Mapping[str, Any]) -> Any:
-    """Return ``template`` with its {fields} filled; one that is a whole value keeps its type, and None drops it."""
-    if isinstance(template, Mapping):
-        filled = {name: fill(value, values) for name, value in template.items()}
-        return {name: value for name, value in filled.items() if value is not None}
-    if isinstance(template, list | tuple):
-        return [value for item in template if (value := fill(item, values)) is not None]
-    if not isinstance(template, str):
-        return template
-    if whole := _FIELD.fullmatch(template):
-        value = values.get(whole[1])
-        if value is None or whole[2] is None:
-            return value
-        return str(value).upper() if whole[2] == "!u" else str(value)
-    return _FIELD.sub(lambda found: str(values.get(found[1], "")), template)
+        return {**request_fields(request), "model": self._model or None}
 
 
 def at(data: Any, path: str) -> Any:
@@ -254,9 +229,9 @@ def _paths(paths: str | Sequence[str]) -> Sequence[str]:
 
 
 def _address(template: str, names: Mapping[str, str], safe: str = "") -> str:
-    if whole := _FIELD.fullmatch(template):
+    if whole := FIELD.fullmatch(template):
         return names.get(whole[1], "")
-    return _FIELD.sub(lambda found: quote(names.get(found[1], ""), safe=safe), template)
+    return FIELD.sub(lambda found: quote(names.get(found[1], ""), safe=safe), template)
 
 
 def _form(body: Mapping[str, Any]) -> dict[str, str]:

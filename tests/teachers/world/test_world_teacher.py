@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.clips import decode_mp4, probe
+from understudy.clips import decode_mp4
 from understudy.errors import ConfigError, PromptRejected
 from understudy.teachers.base import ClipParams, Teacher
 from understudy.teachers.world.grammar import parse
@@ -77,8 +77,8 @@ class TestGenerate:
 
 class TestParams:
     def test_settings_hold_where_the_request_is_open(self) -> None:
-        received = probe(SMALL.generate(PROMPT, 0, OPEN))
-        assert [received[key] for key in ("frames", "fps", "width", "height")] == [8, 12.0, 24, 24]
+        clip = decode_mp4(SMALL.generate(PROMPT, 0, OPEN))
+        assert [clip.length, clip.fps, clip.width, clip.height] == [8, 12.0, 24, 24]
 
     @pytest.mark.parametrize(
         ("params", "expected"),
@@ -91,8 +91,8 @@ class TestParams:
         ],
     )
     def test_request_goes_first(self, params: ClipParams, expected: list[float]) -> None:
-        received = probe(SMALL.generate(PROMPT, 0, params))
-        assert [received[key] for key in ("frames", "fps", "width", "height")] == expected
+        clip = decode_mp4(SMALL.generate(PROMPT, 0, params))
+        assert [clip.length, clip.fps, clip.width, clip.height] == expected
 
     def test_rate_and_size_do_not_change_the_motion(self) -> None:
         slow = SMALL.draw(PROMPT, 0, ClipParams(fps=12.0, frames=8))[1].positions

@@ -7,6 +7,7 @@ The true states of a clip can be written to a sealed folder, named by the hash o
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class WorldTeacher:
     frames: int = 32
     poor: bool = False
     sealed: Path | None = None
+    own_files: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.look not in LOOKS:

@@ -1,0 +1,214 @@
+"""A workflow of one's own ComfyUI as a black box: the graph is the user's, exported as it is; only chosen inputs are filled.
+
+Wire shape: ``POST /prompt`` with the graph, ``GET /history/{id}`` until it is there, ``GET /view`` for the file.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from understudy.errors import ConfigError, JobForgotten, TeacherError, TeacherStopped, TransientError
+from understudy.files import sha256_hex
+from understudy.ingest.tars import VIDEO_SUFFIXES
+from understudy.teachers.base import ClipParams, ClipRequest, JobStatus, Terms
+from understudy.teachers.fields import fill, request_fields
+from understudy.teachers.web import Reply, Web
+
+_JOBS = uuid.UUID("6f1c9a52-3f0e-5c1b-9d64-0b2f6a7c8e31")  # names our jobs: the same submission, the same id
+
+Graph = dict[str, dict[str, Any]]
+
+
+def load_workflow(path: Path) -> Graph:
+    """Return the workflow that ComfyUI's "Export (API)" wrote to ``path``: nodes by their ids.
+
+    Raises:
+        ConfigError: it is missing, no JSON, or in the form that the editor saves.
+    """
+    try:
+        graph = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"teacher.workflow {path} cannot be read as JSON: {' '.join(str(error).split())}") from None
+    if isinstance(graph, dict) and "nodes" in graph and "links" in graph:
+        raise ConfigError(f"teacher.workflow {path} is what the editor saves; use Workflow > Export (API) instead")
+    nodes = graph.values() if isinstance(graph, dict) else ()
+    if not nodes or not all(isinstance(n, dict) and isinstance(n.get("inputs"), dict) for n in nodes):
+        raise ConfigError(f"teacher.workflow {path} is no workflow in API format; use Workflow > Export (API)")
+    return {str(name): node for name, node in graph.items()}
+
+
+def find_node(graph: Graph, name: str) -> str:
+    """Return the id of the node with this id or, when only one has it, this title.
+
+    Raises:
+        ConfigError: there is none, or several have the title.
+    """
+    if name in graph:
+        return name
+    titled = [number for number, node in graph.items() if (node.get("_meta") or {}).get("title") == name]
+    if len(titled) == 1:
+        return titled[0]
+    there = ", ".join(
+        f"{n} ({(node.get('_meta') or {}).get('title') or node.get('class_type')})" for n, node in graph.items()
+    )
+    what = "has several nodes titled" if titled else "has no node"
+    raise ConfigError(f"the workflow {what} {name!r}; its nodes are {there[:400]}")
+
+
+class ComfyTeacher:
+    """A workflow on a ComfyUI server; a `understudy.teachers.base.JobTeacher`.
+
+    Servers since the summer of 2025 take the job's id from us, so that a submission whose answer was lost is found
+    again. Older ones choose it; after the first job that is known, and such a submission is left to the user.
+    """
+
+    local = own_files = False
+    currency = "USD"
+
+    def __init__(
+        self,
+        web: Web,
+        workflow: Graph,
+        nodes: Mapping[str, Any],
+        terms: Terms,
+        model: str = "",
+        output: str = "",
+        price_per_clip: float = 0.0,
+    ) -> None:
+        """Check that everything to be filled is in the workflow; nothing is sent yet.
+
+        Args:
+            web: the server.
+            workflow: see `load_workflow`.
+            nodes: what goes into which input, by ``NODE.input``; see `understudy.teachers.fields`.
+            terms: of the weights in it.
+            model: what to call it.
+            output: node whose file is the clip; empty: the only video that the workflow saves.
+            price_per_clip: for nodes that ask paid services.
+
+        Raises:
+            ConfigError: a node or an input is missing, or neither prompt nor seed go anywhere.
+        """
+        self._web, self._graph, self._price, self.terms = web, workflow, price_per_clip, terms
+        self._fills: list[tuple[str, str, Any]] = []
+        for place, template in nodes.items():
+            name, _, entry = place.rpartition(".")
+            number = find_node(workflow, name)
+            inputs = workflow[number]["inputs"]
+            if entry not in inputs:
+                raise ConfigError(f"teacher.nodes: node {name!r} has no input {entry!r}; it has {', '.join(inputs)}")
+            self._fills.append((number, entry, template))
+        for need in ("{prompt}", "{seed}"):
+            if need not in str(list(nodes.values())):
+                raise ConfigError(f"teacher.nodes puts {need} nowhere; give NODE.input: '{need}'")
+        self._output = find_node(workflow, output) if output else ""
+        self.idempotent = True
+        self._client = f"understudy-{uuid.uuid4().hex}"
+        settings = sha256_hex(json.dumps([workflow, dict(nodes), self._output], sort_keys=True).encode())[:8]
+        self.name = f"comfyui/{web.host}/{model or 'workflow'}-{settings}"
+
+    def price(self, params: ClipParams) -> float | None:
+        """Return what one clip costs: nothing, unless the recipe says so."""
+        return self._price
+
+    def submit(self, request: ClipRequest) -> str:
+        """Send the filled graph and return the job's id, that of an earlier try if it had arrived."""
+        job = str(uuid.uuid5(_JOBS, request.key))
+        if self._history(job) is not None or self._waits(job):
+            return job
+        graph, values = deepcopy(self._graph), request_fields(request)
+        for number, entry, template in self._fills:
+            graph[number]["inputs"][entry] = fill(template, values)
+        sent = {"prompt": graph, "prompt_id": job, "client_id": self._client}
+        reply = self._web.ask("POST", "/prompt", json=sent)
+        if reply.status >= 400:
+            raise TeacherStopped(f"{self._web.host} refuses the workflow: {_complaint(reply)}")
+        got = reply.data.get("prompt_id") if isinstance(reply.data, dict) else None
+        if not isinstance(got, str) or not got:
+            raise TeacherError(f"{self._web.host} answered without a prompt_id: {reply.reason}")
+        self.idempotent = self.idempotent and got == job
+        return got
+
+    def poll(self, handle: str) -> JobStatus:
+        """Look for the job in the history, or else in the queue."""
+        entry = self._history(handle)
+        if entry is None:
+            if self._waits(handle):
+                return JobStatus("running")
+            entry = self._history(handle)  # it may have ended between the two questions
+        if entry is None:
+            raise JobForgotten(f"{self._web.host} has the job neither in its queue nor in its history")
+        status = entry.get("status") or {}
+        if status.get("status_str") == "error":
+            return JobStatus("failed", _failure(status.get("messages") or ()))
+        return JobStatus("done", asset=f"/view?{urlencode(self._saved(entry.get('outputs') or {}))}")
+
+    def download(self, handle: str, status: JobStatus, path: Path) -> None:
+        """Fetch the file that the workflow saved."""
+        self._web.download(status.asset, path)
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _ask(self, path: str) -> Any:
+        reply = self._web.ask("GET", path)
+        if reply.status >= 400 or not isinstance(reply.data, dict):
+            raise TransientError(f"{self._web.host} answered {path} with status {reply.status} and no JSON")
+        return reply.data
+
+    def _history(self, job: str) -> dict[str, Any] | None:
+        entry = self._ask(f"/history/{quote(job)}").get(job)
+        return entry if isinstance(entry, dict) else None
+
+    def _waits(self, job: str) -> bool:
+        """Say whether the job is in the queue or at work."""
+        queue = self._ask("/queue")
+        items = [*queue.get("queue_running", ()), *queue.get("queue_pending", ())]
+        return any(isinstance(item, Sequence) and len(item) > 1 and item[1] == job for item in items)
+
+    def _saved(self, outputs: Mapping[str, Any]) -> dict[str, str]:
+        """Return the place of the one video that the workflow saved."""
+        nodes = {self._output: outputs.get(self._output)} if self._output else outputs
+        files = [(node, file) for node, value in nodes.items() for file in _files(value)]
+        videos = [(n, file) for n, file in files if Path(str(file["filename"])).suffix.lower() in VIDEO_SUFFIXES]
+        kept = [(n, file) for n, file in videos if file.get("type") == "output"] or videos
+        if not kept:
+            there = ", ".join(sorted(str(file["filename"]) for _, file in files)[:4]) or "nothing"
+            raise TeacherStopped(
+                f"the workflow saves no video ({there}); end it in a node that does, such as Save Video"
+            )
+        if len({node for node, _ in kept}) > 1:
+            names = ", ".join(sorted({node for node, _ in kept}))
+            raise TeacherStopped(f"the workflow saves several videos (nodes {names}); name one in teacher.output")
+        return {name: str(kept[0][1].get(name) or "") for name in ("filename", "subfolder", "type")}
+
+
+def _files(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the files in what a node put out: core nodes say ``images``, common extensions ``gifs`` or ``videos``."""
+    for items in value.values() if isinstance(value, dict) else ():
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict) and item.get("filename"):
+                yield item
+
+
+def _failure(messages: Sequence[Any]) -> str:
+    """Return what the history says of a run that ended in an error."""
+    said = {m[0]: m[1] for m in messages if isinstance(m, Sequence) and len(m) > 1 and isinstance(m[1], dict)}
+    if "execution_interrupted" in said:
+        return "the run was interrupted at the server"
+    crash = said.get("execution_error", {})
+    text = " ".join(str(crash.get("exception_message", "")).split())
+    return f"node {crash.get('node_id')} ({crash.get('node_type')}): {text}"[:300] if crash else "the run failed"
+
+
+def _complaint(reply: Reply) -> str:
+    """Return what the validation says is wrong, node by node."""
+    data = reply.data if isinstance(reply.data, dict) else {}
+    parts = [reply.reason]
+    for number, node in (data.get("node_errors") or {}).items() if isinstance(data.get("node_errors"), dict) else ():
+        for error in node.get("errors", ()):
+            parts.append(f"node {number}: {error.get('message')} ({error.get('details')})")
+    return "; ".join(parts)[:400]
