@@ -4,7 +4,6 @@ Departures from it that full-parameter training of a small student needed: the p
 of the frozen start, groups may share the noise of their first blocks, the old policy follows quickly. Each is a setting.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -120,9 +119,6 @@ class OnPolicy(Generic[Settings]):
             "discriminator": torch.optim.AdamW(trained, judge.lr, (0.5, 0.95), weight_decay=1e-4),
         }
         modules["discriminator"] = network
-        if judge.average:
-            frozen = {id(p): p for p in network.parameters() if not p.requires_grad}  # shared, never copied
-            modules["judge"] = copy.deepcopy(network, frozen)
         return TrainState(modules, optimisers, torch.Generator().manual_seed(self.seed))
 
     def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
@@ -164,8 +160,6 @@ class OnPolicy(Generic[Settings]):
             values |= self._gauge_unseen(state, network, own)
             for _ in range(self.judge.steps):
                 values |= self._discriminate(state, network, own.frames, own.prompts, own.index, self.judge.lr)
-            if self.judge.average:
-                average_into(state.modules["judge"], network, self.judge.average if update else 0.0)
         set_rate(
             state.optimisers["student"],
             self.train.lr,
@@ -328,7 +322,7 @@ class OnPolicy(Generic[Settings]):
     @torch.no_grad()
     def _scores(self, state: TrainState, own: Rollouts) -> Tensor:
         """Return the reward [P, K]: the verdict without instance noise, which would only blur the ranking."""
-        network = network_of(state, "judge" if self.judge.average else "discriminator")
+        network = network_of(state)
         return network.logits(own.frames, network.encode_text(own.prompts)).unflatten(0, (-1, self.config.group))
 
     def _draws(self, state: TrainState, own: Rollouts, kind: str, shared: int) -> tuple[Tensor, Tensor]:
@@ -426,9 +420,9 @@ def _led_rate(state: TrainState, judge: JudgeConfig, lr: float) -> float:
     return rate
 
 
-def network_of(state: TrainState, name: str = "discriminator") -> Discriminator:
-    """Return the discriminator, or "judge", its average: they score prepared clips [B, T', 3, H', W']."""
-    network = state.modules[name]
+def network_of(state: TrainState) -> Discriminator:
+    """Return the discriminator: it scores prepared clips [B, T', 3, H', W']."""
+    network = state.modules["discriminator"]
     assert isinstance(network, Discriminator)
     return network
 
