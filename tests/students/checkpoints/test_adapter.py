@@ -11,12 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.cli import main
+from understudy.config import LoraConfig
 from understudy.errors import CheckpointError
 from understudy.students.checkpoints.adapter import with_adapter
 from understudy.students.checkpoints.layout import module_names
 from understudy.students.checkpoints.read import Checkpoint, read_checkpoint
 from understudy.students.checkpoints.start import spec_of
 from understudy.students.checkpoints.write import write_self_forcing
+from understudy.students.lora import adapted, merged, save_adapter
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import preset
 
@@ -142,3 +144,19 @@ def test_export_merges_it(base, saved, tmp_path, capsys) -> None:
     assert "lora.pt, alpha 4 over rank 4" in capsys.readouterr().out
     found = read_checkpoint(tmp_path / "out.pt", heads=2).tensors
     assert torch.equal(found["blocks.0.ffn.0.weight"], with_adapter(base, saved()).tensors["blocks.0.ffn.0.weight"])
+
+
+def test_an_adapter_trained_here_is_merged_as_it_was_trained(base, tmp_path) -> None:
+    pytest.importorskip("peft")
+    spec = replace(spec_of(base.sizes, preset("longlive"), preset("longlive").form, 8), height=4, width=6)
+    student = WanStudent(spec)
+    student.load_state_dict(base.tensors)
+    policy = adapted(student, LoraConfig(rank=RANK, alpha=2 * RANK), 0)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    save_adapter(policy, tmp_path / "adapter", "base.pt")
+    found, wanted = with_adapter(base, tmp_path / "adapter").tensors, merged(policy).state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.allclose(found[name], wanted[name], atol=1e-5) for name in wanted)

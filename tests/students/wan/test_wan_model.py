@@ -10,9 +10,11 @@ from torch import Tensor
 
 from understudy.errors import ConfigError
 from understudy.students.base import block_sizes, by_block, in_parallel
+from understudy.students.checkpoints.layout import shapes
+from understudy.students.checkpoints.start import sizes_of_spec
 from understudy.students.rollout import SeededNoise, roll_clip, rollout
 from understudy.students.wan.model import WanCache, WanStudent, compile_layers
-from understudy.students.wan.spec import PRESETS, WanSpec, preset, wan_1_3b
+from understudy.students.wan.spec import PRESETS, WanSpec, preset, wan_1_3b, wan_14b
 
 SIZES = {"dim": 24, "ffn_dim": 32, "layers": 2, "heads": 2, "text_dim": 8, "text_len": 6, "freq_dim": 16}
 TINY = WanSpec(**SIZES, in_channels=4, out_channels=4, height=4, width=6, blocks=(2,), max_frames=8, text="words")  # type: ignore[arg-type]
@@ -291,11 +293,17 @@ def test_past_the_trained_length_is_one_line_of_advice() -> None:
         list(rollout(student, student.encode_text(["a"]), 1, (1.0,), SeededNoise([0])))
 
 
-def test_sizes_of_the_public_model() -> None:
+@pytest.mark.parametrize(
+    ("spec", "tensors", "parameters"),
+    [(wan_1_3b(), 825, 1_418_996_800), (wan_14b(), 1095, 14_288_491_584)],
+    ids=["1.3B", "14B"],
+)
+def test_sizes_of_the_public_models(spec: WanSpec, tensors: int, parameters: int) -> None:
     with torch.device("meta"):
-        student = WanStudent(wan_1_3b())
-    assert len(student.state_dict()) == 825
-    assert sum(p.numel() for p in student.parameters()) == 1_418_996_800
+        student = WanStudent(spec)
+    state = student.state_dict()
+    assert (len(state), sum(p.numel() for p in student.parameters())) == (tensors, parameters)
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes(sizes_of_spec(spec))
     assert student.frame_tokens == 1560
 
 
@@ -304,6 +312,7 @@ def test_presets() -> None:
     assert [len(own) for own in PRESETS["causalforcing_frame_2step"].levels] == [4, 2]
     assert PRESETS["causvid"].levels == pytest.approx((1.0, 0.757, 0.522))
     spec = preset("longlive").apply(wan_1_3b())
-    assert (spec.blocks, spec.window, spec.sink) == ((3,), 12, 3)
+    assert (spec.blocks, spec.window, spec.sink, spec.joint_recache, spec.relative_rope) == ((3,), 12, 3, True, False)
+    assert preset("longlive_infinity").apply(spec) == replace(spec, relative_rope=True)
     with pytest.raises(ConfigError, match="choose one of selfforcing"):
         preset("nothing")
