@@ -69,6 +69,17 @@ def ideal(world: World, places: int) -> float:
     return max(free)
 
 
+def idle_share(world: World, places: int) -> float:
+    """Return the time that the teacher's places stood empty while there was work for them, relative to the time of the jobs.
+
+    A place is free when its job is done, whether anybody has noticed or not, until the next submission arrives.
+    """
+    begun = sorted(job.begun for job in world.jobs.values())
+    free = [begun[0]] * places + sorted(job.due for job in world.jobs.values())
+    idle = sum(start - since for start, since in zip(begun, free, strict=False))
+    return idle / sum(job.due - job.begun for job in world.jobs.values())
+
+
 def accounts(world: World, path: Path, count: int) -> dict[str, object]:
     """Return whether the server, the store and the ledger agree."""
     store = ClipStore(path)
@@ -161,8 +172,9 @@ def main() -> None:
         if args.delay:
             best = ideal(world, PLACES)
             result |= {
+                "places_idle_share": round(idle_share(world, PLACES), 4),
                 "ideal_seconds": round(best, 2),
-                "overhead": round(float(str(said["collect_seconds"])) / best - 1, 4),
+                "longer_than_ideal": round(float(str(said["collect_seconds"])) / best - 1, 4),
             }
         print(json.dumps(result | accounts(world, path, args.clips), indent=1))
 

@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from understudy import flow
 from understudy.students.cost import WanCost
 from understudy.students.rollout import SeededNoise, roll_clip
-from understudy.students.wan.model import WanStudent
+from understudy.students.wan.model import WanStudent, compile_layers
 from understudy.students.wan.spec import WanSpec, preset, wan_1_3b
 
 RECORDINGS = WanSpec(
@@ -68,7 +68,7 @@ def main() -> None:
     if device.type == "cuda":
         student = student.to(torch.bfloat16)
     if options.compile:
-        student.compile_layers()
+        compile_layers(student)
     ceiling = matrix_speed(device)
     found: dict[str, Any] = {
         "size": options.size,

@@ -198,8 +198,6 @@ class JudgeConfig(Section):
     """Rollouts in that pool."""
     steps: int = Field(2, ge=0)
     """Steps per student update."""
-    average: float = Field(0.0, ge=0, lt=1)
-    """Rewards come from an average of the discriminator over its updates, with this decay per student update; 0: from it."""
     loss: Literal["paired", "unpaired"] = "paired"
     """paired: Bradley-Terry on pairs of a prompt; unpaired: binary cross-entropy, an ablation."""
     held_out: float = Field(0.0, ge=0, lt=1)

@@ -57,17 +57,6 @@ def test_each_teacher_clip_is_drawn_again_as_often_as_asked_with_other_noise(bui
     assert len(once._teacher_frames) == clips  # undrawn clips would only be the same again
 
 
-def test_rewards_come_from_the_average_of_the_discriminator(build) -> None:
-    judge = DiscriminatorConfig(size=16, width=16, warmup=3, pool=8, lr=0.01, average=0.9)
-    objective, state, _ = ready(build, steps=4, discriminator=judge)
-    own, averaged = weights(state.modules["discriminator"]), weights(state.modules["judge"])
-    assert torch.equal(own, averaged)  # the first update takes what warm-up left
-    objective.step(state)
-    own, after = weights(state.modules["discriminator"]), weights(state.modules["judge"])
-    assert torch.allclose(after, 0.9 * averaged + 0.1 * own)
-    assert not torch.equal(own, after)
-
-
 def test_an_update_moves_the_student_and_the_start_stays(build) -> None:
     objective, state, start = ready(build, steps=3)
     before = weights(state.modules["student"])

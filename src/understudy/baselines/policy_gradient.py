@@ -8,6 +8,7 @@ import torch
 
 from understudy import flow, objective
 from understudy.config import PolicyGradientConfig
+from understudy.discriminators import gauges
 from understudy.errors import ConfigError
 from understudy.students.base import StudentModule
 from understudy.training.afd import OnPolicy, Rollouts, opening
@@ -36,7 +37,7 @@ class PolicyGradient(OnPolicy[PolicyGradientConfig]):
         config = self.config
         scores = self._scores(state, own)
         advantages = objective.advantage(scores, config.scope).clamp(-config.limit, config.limit).flatten()
-        values = self._gauges(scores, objective.weight(advantages, config.limit), own)
+        values = gauges.of_rewards(scores, objective.weight(advantages, config.limit), own.probes)
         student, old = state.policy("student"), state.policy("old")
         fixed = opening(student, own.latents, shared)
         levels = own.levels

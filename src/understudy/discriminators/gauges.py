@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from understudy.objective import saturated_share
+
 
 @dataclass(frozen=True)
 class Health:
@@ -94,6 +96,16 @@ def correlation(scores: Tensor, statistic: Tensor) -> float:
     if not bool(usable.any()):
         return 0.0
     return float(((a * b).mean(1)[usable] / scale[usable]).mean())
+
+
+def of_rewards(scores: Tensor, weights: Tensor, probes: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the gauges of rewards [P, K], the weights made of them, and their correlation with trivial ``probes`` [P K]."""
+    grouped = scores.shape[1] > 1
+    return {
+        "score_spread": float(scores.std(dim=1).mean()) if grouped else float(scores.std()),
+        "saturated": float(saturated_share(weights)),
+        **{f"corr_{name}": correlation(scores, values.reshape(scores.shape)) for name, values in probes.items()},
+    }
 
 
 def statistics(clips: Tensor) -> dict[str, Tensor]:

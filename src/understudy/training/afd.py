@@ -4,7 +4,6 @@ Departures from it that full-parameter training of a small student needed: the p
 of the frozen start, groups may share the noise of their first blocks, the old policy follows quickly. Each is a setting.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -120,9 +119,6 @@ class OnPolicy(Generic[Settings]):
             "discriminator": torch.optim.AdamW(trained, judge.lr, (0.5, 0.95), weight_decay=1e-4),
         }
         modules["discriminator"] = network
-        if judge.average:
-            frozen = {id(p): p for p in network.parameters() if not p.requires_grad}  # shared, never copied
-            modules["judge"] = copy.deepcopy(network, frozen)
         return TrainState(modules, optimisers, torch.Generator().manual_seed(self.seed))
 
     def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
@@ -164,8 +160,6 @@ class OnPolicy(Generic[Settings]):
             values |= self._gauge_unseen(state, network, own)
             for _ in range(self.judge.steps):
                 values |= self._discriminate(state, network, own.frames, own.prompts, own.index, self.judge.lr)
-            if self.judge.average:
-                average_into(state.modules["judge"], network, self.judge.average if update else 0.0)
         set_rate(
             state.optimisers["student"],
             self.train.lr,
@@ -295,7 +289,7 @@ class OnPolicy(Generic[Settings]):
         loss = pairs(*scores.chunk(2)).mean()
         values = {"d_loss": loss.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
         _follow(state, "accuracy", health.accuracy)
-        lr = self._rate(state, lr)
+        lr = _led_rate(state, judge, lr)
         values["d_rate"] = lr
         if float(state.tensors["accuracy"]) > judge.ceiling:
             return {**values, "d_rested": 1.0}
@@ -325,31 +319,11 @@ class OnPolicy(Generic[Settings]):
         _follow(state, "unseen", accuracy)
         return {"unseen_accuracy": accuracy}
 
-    def _rate(self, state: TrainState, lr: float) -> float:
-        """Return the discriminator's learning rate: ``lr``, or, if the recipe asks for that, led by the pair accuracy."""
-        judge = self.judge
-        if judge.controller == "none":
-            return lr
-        reached = float(state.tensors.get("unseen", state.tensors["accuracy"]))
-        before = float(state.tensors.get("rate", torch.tensor(judge.lr)))
-        rate = gauges.controlled_rate(before, reached, judge.band, judge.rates)
-        state.tensors["rate"] = torch.tensor(rate, dtype=torch.float64)
-        return rate
-
     @torch.no_grad()
     def _scores(self, state: TrainState, own: Rollouts) -> Tensor:
         """Return the reward [P, K]: the verdict without instance noise, which would only blur the ranking."""
-        network = network_of(state, "judge" if self.judge.average else "discriminator")
+        network = network_of(state)
         return network.logits(own.frames, network.encode_text(own.prompts)).unflatten(0, (-1, self.config.group))
-
-    def _gauges(self, scores: Tensor, weights: Tensor, own: Rollouts) -> dict[str, float]:
-        shape = scores.shape
-        probes = {f"corr_{k}": gauges.correlation(scores, v.reshape(shape)) for k, v in own.probes.items()}
-        return {
-            "score_spread": float(scores.std(dim=1).mean()) if shape[1] > 1 else float(scores.std()),
-            "saturated": float(objective.saturated_share(weights)),
-            **probes,
-        }
 
     def _draws(self, state: TrainState, own: Rollouts, kind: str, shared: int) -> tuple[Tensor, Tensor]:
         """Return levels [B, F] and noise [B, F, C, h, w] for an update: a group that shares an opening shares both."""
@@ -388,7 +362,7 @@ class AFD(OnPolicy[AFDConfig]):
             scores = torch.randn(self.train.prompts, self.config.group, generator=state.generator)
         advantages = objective.advantage(scores, self.config.scope)
         weights = objective.weight(advantages, self.config.limit).flatten()
-        values = self._gauges(scores, weights, own)
+        values = gauges.of_rewards(scores, weights, own.probes)
         return values | student_update(state, self.train, self._loss(state, own, weights, shared), len(weights))
 
     def _loss(self, state: TrainState, own: Rollouts, weights: Tensor, shared: int) -> Loss:
@@ -435,9 +409,20 @@ def _follow(state: TrainState, name: str, accuracy: float) -> None:
     state.tensors[name] = 0.8 * state.tensors.get(name, torch.tensor(0.5)) + 0.2 * accuracy
 
 
-def network_of(state: TrainState, name: str = "discriminator") -> Discriminator:
-    """Return the discriminator, or "judge", its average: they score prepared clips [B, T', 3, H', W']."""
-    network = state.modules[name]
+def _led_rate(state: TrainState, judge: JudgeConfig, lr: float) -> float:
+    """Return the discriminator's learning rate: ``lr``, or, if the recipe asks for that, led by the pair accuracy."""
+    if judge.controller == "none":
+        return lr
+    reached = float(state.tensors.get("unseen", state.tensors["accuracy"]))
+    before = float(state.tensors.get("rate", torch.tensor(judge.lr)))
+    rate = gauges.controlled_rate(before, reached, judge.band, judge.rates)
+    state.tensors["rate"] = torch.tensor(rate, dtype=torch.float64)
+    return rate
+
+
+def network_of(state: TrainState) -> Discriminator:
+    """Return the discriminator: it scores prepared clips [B, T', 3, H', W']."""
+    network = state.modules["discriminator"]
     assert isinstance(network, Discriminator)
     return network
 

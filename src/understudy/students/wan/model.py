@@ -113,12 +113,6 @@ class WanStudent(StudentModule):
         if name := getattr(encoder, "name", ""):
             self.spec = replace(self.spec, text=name)
 
-    def compile_layers(self, **options: Any) -> None:
-        """Let torch compile what lies between attentions: fixed shapes, whatever the past; ``options`` of torch.compile."""
-        for layer in self._layers():
-            for name in ("project", "finish"):
-                setattr(layer, name, torch.compile(getattr(layer, name), dynamic=False, fullgraph=True, **options))
-
     def encode_text(self, prompts: Sequence[str]) -> WanText:
         """Return the conditioning of B prompts."""
         return self.text(self.source(prompts))
@@ -128,7 +122,7 @@ class WanStudent(StudentModule):
         tokens = self.text_embedding(embeddings.to(self.patch_embedding.weight))
         if torch.is_grad_enabled():
             return WanText(tokens)
-        return WanText(tokens, tuple(layer.cross_attn.key_value(tokens) for layer in self._layers()), {})
+        return WanText(tokens, tuple(layer.cross_attn.key_value(tokens) for layer in self.layers()), {})
 
     def empty_cache(self) -> WanCache:
         """Return the cache before the first block."""
@@ -195,7 +189,8 @@ class WanStudent(StudentModule):
         tokens, table = self._run(clip, levels, text, self._parallel(clip, clip.shape[1]))
         return self._unpatch(self.head(tokens, table), clip)
 
-    def _layers(self) -> list[WanLayer]:
+    def layers(self) -> list[WanLayer]:
+        """Return the transformer layers, first to last."""
         return [layer for layer in self.blocks if isinstance(layer, WanLayer)]
 
     def _run(
@@ -209,7 +204,7 @@ class WanStudent(StudentModule):
         tables, head = self._modulation(levels, text)
         tokens, grad = self._embed(x), torch.is_grad_enabled()
         with nullcontext() if grad or kept is not None else torch.inference_mode():
-            for i, layer in enumerate(self._layers()):
+            for i, layer in enumerate(self.layers()):
                 if kept is not None and i == self.spec.layers - 1:
                     k, v = layer.self_attn.key_value(modulated(tokens, layer.eps, *tables[i][:2]))
                     attend(i, k, k, v)
@@ -238,7 +233,7 @@ class WanStudent(StudentModule):
         features = time_features(levels, self.spec.freq_dim).to(self.patch_embedding.weight.dtype)
         condition = self.time_embedding(features)
         base = self.time_projection(condition).unflatten(-1, (6, self.spec.dim))
-        made = [*(layer.modulate(base) for layer in self._layers()), self.head.modulate(condition)]
+        made = [*(layer.modulate(base) for layer in self.layers()), self.head.modulate(condition)]
         if memo is not None:
             if len(memo) >= _TABLES_KEPT:
                 memo.clear()
@@ -386,3 +381,10 @@ def _parts(tensor: Tensor, spans: Sequence[tuple[int, int]], n: int) -> Tensor:
     """Return the frames of ``spans`` of [B, L, H, d] put together."""
     pieces = _pieces(tensor, spans, n)
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+
+
+def compile_layers(student: WanStudent, **options: Any) -> None:
+    """Let torch compile what lies between attentions: fixed shapes, whatever the past; ``options`` of torch.compile."""
+    for layer in student.layers():
+        for name in ("project", "finish"):
+            setattr(layer, name, torch.compile(getattr(layer, name), dynamic=False, fullgraph=True, **options))
