@@ -16,7 +16,7 @@ CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-quick lint format clean
+.PHONY: help quickstart test test-quick gpu lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +29,10 @@ test: lint ## everything that has to hold: lint, then all tests
 
 test-quick: $(DEV) ## the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not slow"
+
+gpu: $(DEV) ## time the Wan student of 1.3 B parameters and an update of it on a GPU
+	$(BIN)/python benchmarks/wan.py --size 1.3b --device cuda --compile --json benchmarks/results/wan_gpu.json
+	$(BIN)/python benchmarks/wan_step.py --size 1.3b --device cuda --json benchmarks/results/wan_step_gpu.json
 
 lint: $(DEV) ## style, format, types and import contracts
 	$(BIN)/ruff check

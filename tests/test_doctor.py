@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from understudy import doctor, experiment
 from understudy.collection.store import ClipStore, Origin
+from understudy.config import AFDConfig, RunConfig
+from understudy.discriminators.reference import BUCKETS, load_reference
 from understudy.doctor import Finding, diagnose
 from understudy.recipes import dump, load_recipe
 from understudy.students.bundle import load_bundle, save_bundle
@@ -256,6 +258,18 @@ def test_a_finished_run_is_all_ok(run: Path) -> None:
     findings = diagnose(str(run))
     assert not said(findings, False) + said(findings, None)
     assert any("step 2 is whole" in line for line in said(findings, True))
+
+
+@pytest.mark.parametrize(("accuracy", "healthy"), [(None, True), (0.5, False)])
+def test_gauges_are_held_against_healthy_runs(tmp_path: Path, accuracy: float | None, healthy: bool) -> None:
+    curve = load_reference()["phases"]["update"]["pair_accuracy"]["mean"]
+    values = [mean if accuracy is None else accuracy for mean in curve for _ in range(BUCKETS["update"])]
+    rows = [{"arm": "afd", "step": i, "phase": "update", "pair_accuracy": v} for i, v in enumerate(values)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = list(doctor._gauges(tmp_path, "afd"))
+    assert [finding.ok for finding in found] == [True if healthy else None]
+    assert not doctor._has_reference(RunConfig(objective=AFDConfig(reward="random")))
+    assert doctor._has_reference(RunConfig())
 
 
 def test_a_checkpoint_is_looked_at_alone_and_in_its_folder(run: Path) -> None:

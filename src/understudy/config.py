@@ -163,6 +163,14 @@ class StudentConfig(Section):
     """Where its codec is; null: the one that the bundle holds or names."""
     text: UMT5Config | None = None
     """Where its text encoder is; null: the one that the bundle holds or names."""
+    adapter: str | None = None
+    """LoRA file merged into a public checkpoint: LongLive's lora.pt, or a PEFT folder."""
+    adapter_alpha: float | None = Field(None, gt=0)
+    """Its alpha; null: what a PEFT folder says, otherwise its rank (as LongLive's)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of a public checkpoint's weights in memory; bfloat16 needs ``lora`` and ``train.bf16``: adapters stay float32."""
+    recompute: float = Field(1.0, ge=0, le=1)
+    """Share of a public checkpoint's layers that are made anew in the backward pass: less memory, more time."""
 
 
 class JudgeConfig(Section):
@@ -175,7 +183,7 @@ class JudgeConfig(Section):
     rerender_own: bool = True
     """Draw the student's rollouts again in the same way before they are scored, so that both sides carry its traces."""
     redraws: int = Field(1, ge=1, le=256)
-    """Times each teacher clip is drawn again, each with noise of its own: more of them make few clips harder to memorise."""
+    """Times each teacher clip is drawn again (with ``rerender``), each with noise of its own."""
     lr: float = Field(5e-4, ge=0)
     """AdamW learning rate; 0 freezes it after warm-up."""
     penalty: float = Field(3.0, ge=0)
@@ -206,6 +214,8 @@ class DiscriminatorConfig(JudgeConfig):
     """A small whole-clip network of convolutions, trained from nothing."""
 
     kind: Literal["clip_cnn"] = "clip_cnn"
+    redraws: int = Field(8, ge=1, le=256)
+    """Times each teacher clip is drawn again (with ``rerender``), each with noise of its own: harder to memorise."""
     size: int = Field(24, ge=8)
     """Side in pixels of the frames it looks at."""
     width: int = Field(96, ge=8)
@@ -293,6 +303,9 @@ class AFDConfig(OnPolicyConfig):
     """positive: without the negative branch, an ablation."""
     context: Literal["clean", "noisy"] = "clean"
     """What a block of the update sees of the past: the clean rollout, as in sampling, or, an ablation, its noised state."""
+    by_block: bool = False
+    """Update block by block from a cache, as in a rollout, instead of in one pass over the clip: no gradient reaches the
+    past's keys, and memory is that of one block."""
 
 
 class GANConfig(OnPolicyConfig):

@@ -23,9 +23,11 @@ from understudy.codecs.base import latent_frames
 from understudy.collection.collect import plan_jobs
 from understudy.collection.store import ClipRecord, ClipStore, record_key
 from understudy.config import AFDConfig, DiscriminatorConfig, RunConfig, SFTConfig
+from understudy.discriminators.reference import departures, load_reference
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
 from understudy.recipes import load_recipe
+from understudy.runlog import RunLog
 from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
 from understudy.students.generate import draw_clips
@@ -481,6 +483,8 @@ def _run(folder: Path) -> Findings:
     if not (folder / "student").is_dir():
         yield Finding(None, "student", "there is none yet; run `understudy train` with the same recipe to go on")
     yield from _guarded("metrics", _metrics(folder / "metrics.jsonl"))
+    if config is not None and _has_reference(config):
+        yield from _guarded("gauges", _gauges(folder, experiment.main_arm(config)))
     for name in ("progress.json", "summary.json"):
         if (folder / name).exists():
             yield from _guarded(name, _json(folder / name))
@@ -527,6 +531,22 @@ def _metrics(path: Path) -> Findings:
     if b"NaN" in data or b"Infinity" in data:
         yield Finding(None, "metrics", "some values are not finite: the run diverged; lower train.lr")
     yield Finding(True, "metrics", f"{len(lines) - len(bad)} lines")
+
+
+def _has_reference(config: RunConfig) -> bool:
+    """Return whether the curves of healthy runs that ship say anything about this run."""
+    afd = isinstance(config.objective, AFDConfig) and config.objective.reward == "discriminator"
+    return afd and config.discriminator.kind == "clip_cnn" and config.student.start == "builtin:frame"
+
+
+def _gauges(folder: Path, arm: str) -> Findings:
+    """Hold the gauges of a run against those of healthy runs of the quickstart's kind."""
+    rows = RunLog(folder).rows(arm)
+    found = departures(rows, load_reference())
+    for line in found:
+        yield Finding(None, "gauges", f"{line}; see docs/tuning.md")
+    if rows and not found:
+        yield Finding(True, "gauges", "all curves are like those of healthy runs")
 
 
 def _is_object(line: bytes) -> bool:

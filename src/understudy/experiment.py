@@ -282,6 +282,11 @@ def evaluator(config: RunConfig, bundle: Bundle) -> Evaluator:
 def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
     codec, text = config.student.codec, config.student.text
+    if config.student.dtype != "float32" and not (config.student.lora and config.train.bf16):
+        raise ConfigError(
+            f"student.dtype {config.student.dtype} is for frozen weights under autocast: set student.lora and train.bf16, "
+            "or leave it float32"
+        )
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
     if config.student.preset is not None or names_public_checkpoint(config.student.start):
         bundle = public_bundle(config.student, placed)
@@ -336,6 +341,7 @@ def run(config: RunConfig) -> Path:
         if has_adapter(trained):
             save_adapter(trained, folder / "adapter", config.student.start)
         save_bundle(replace(bundle, student=student, source=f"{name} of {config.name}, seed {config.seed}"), folder)
+        student.to(getattr(torch, config.student.dtype))  # what was merged is kept in full, and drawn as it was trained
         with log.timed(f"measuring {name}", "evaluate"):
             log.once(name, lambda name=name, student=student: measuring.student(name, student))  # type: ignore[misc]
     _summarise(config, log)

@@ -51,6 +51,18 @@ def test_cells_take_fields_seeds_and_students_from_their_place(small) -> None:
     assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
 
 
+def test_a_row_begins_with_another_suites_students_seed_by_seed(small) -> None:
+    path, out = small
+    text = path.read_text() + '  given: {recipe: row.yaml, train: false, start: "' + str(out) + '/{seed}/student"}\n'
+    path.write_text(text)
+    assert any(line.startswith("given (few): there is no bundle") for line in cells(load_suite(path), path)[1])
+    for seed in (3, 4):
+        (out / str(seed) / "student").mkdir(parents=True)
+        (out / str(seed) / "student" / "config.json").write_text("{}")
+    found = [cell for cell in cells(load_suite(path), path)[0] if cell.row == "given"]
+    assert [cell.config.student.start for cell in found] == [f"{out}/{seed}/student" for seed in (3, 4)]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

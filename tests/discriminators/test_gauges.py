@@ -203,6 +203,15 @@ def test_the_regime_of_a_run_is_named_from_its_records(rows, regime) -> None:
     assert why
 
 
+def test_a_discriminator_that_learns_nothing_and_is_caught_up_with_is_hacked() -> None:
+    def rows(rate: float) -> list[dict[str, object]]:
+        accuracies = [0.9] * 5 + [0.7] * 5 + [0.55] * 5
+        return [{"phase": "update", "pair_accuracy": a, "d_rate": rate} for a in accuracies]
+
+    assert gauges.name_regime(rows(0.0))[0] == "hacked"
+    assert gauges.name_regime(rows(5e-4))[0] == "saturated"  # it learns, and cannot tell the sides apart
+
+
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_the_controlled_rate_stays_in_its_limits_and_turns_the_right_way(rate, accuracy) -> None:
     low, high = 1e-5, 1e-3

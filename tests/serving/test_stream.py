@@ -172,9 +172,7 @@ def test_viewers_who_vanish_free_their_places(serve: Serve, view: View) -> None:
             first.socket.socket.close()  # without a word
             second.watch(1)
         wait_until(lambda: served.scheduler.sizes == (0, 0) and served.gauge("connections") == 0)
-        wait_until(
-            lambda: gc.collect() >= 0 and not [o for o in gc.get_objects() if isinstance(o, Session | ClipStream)]
-        )
+        wait_until(lambda: gc.collect() >= 0 and not [o for o in gc.get_objects() if type(o) in (Session, ClipStream)])
 
 
 def test_who_does_not_listen_is_freed_and_the_other_plays_on(serve: Serve, view: View) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from understudy import flow
 from understudy.errors import ConfigError
-from understudy.students.rollout import SeededNoise, Start, roll_chain, roll_clip, rollout
+from understudy.students.rollout import RecordedNoise, SeededNoise, Start, roll_chain, roll_clip, rollout
 from understudy.students.transformer import CausalVideoTransformer
 
 MakeStudent = Callable[..., CausalVideoTransformer]
@@ -301,3 +301,26 @@ def test_a_chain_keeps_the_states_from_which_the_parallel_pass_gives_the_sampler
     v = student.teacher_forced(latents, states[-1], times[-1], text)
     assert torch.allclose(flow.x0_from_velocity(states[-1], v, times[-1]), latents, atol=1e-4)
     assert torch.equal(latents, roll_clip(student, text, 2, levels, SeededNoise([1, 2]), 6))
+
+
+class TestRecordedNoise:
+    def test_a_recorder_keeps_what_it_draws_and_the_record_repeats_the_rollout(self, make_student) -> None:
+        student = make_student(block_frames=2)
+        text = student.encode_text(PROMPTS[:2])
+        recorder = RecordedNoise(source=SeededNoise([1, 2]))
+        first = roll_clip(student, text, 2, (1.0, 0.5), recorder, 4)
+        assert list(recorder.draws) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+        assert torch.equal(first, roll_clip(student, text, 2, (1.0, 0.5), SeededNoise([1, 2]), 4))
+        again = RecordedNoise(recorder.draws)
+        for _ in range(2):  # a record is not used up
+            assert torch.equal(first, roll_clip(student, text, 2, (1.0, 0.5), again, 4))
+
+    def test_what_is_not_recorded_is_said(self) -> None:
+        stub = Stub(target(frames=3))
+        noise = RecordedNoise({(0, 0): torch.zeros(2, 1, *SHAPE)})
+        with pytest.raises(ConfigError, match="no noise is recorded for block 1, step 0"):
+            list(rollout(stub, None, 2, (1.0,), noise, 3))
+        with pytest.raises(
+            ConfigError, match=r"block 0, step 0 is \[2, 1, 4, 2, 2\], the rollout needs \[1, 1, 4, 2, 2\]"
+        ):
+            list(rollout(stub, None, 1, (1.0,), noise, 3))

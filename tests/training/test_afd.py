@@ -41,6 +41,22 @@ def test_warm_up_ends_and_drops_its_pool(build) -> None:
     assert objective.step(state).phase == "update"
 
 
+def test_each_teacher_clip_is_drawn_again_as_often_as_asked_with_other_noise(build, data) -> None:
+    judge = {"size": 16, "width": 16, "warmup": 3, "pool": 8}
+    objective, *_ = ready(build, discriminator=DiscriminatorConfig(**judge, redraws=3))
+    clips = len(data.latents)
+    copies = objective._teacher_frames.unflatten(0, (3, clips))
+    assert not torch.equal(copies[0], copies[1])
+    generator = torch.Generator().manual_seed(0)
+    drawn = objective._shown_by_teacher(data, [0] * 64, generator)
+    own = copies[:, list(data.rows[0])].flatten(0, 1)
+    found = (drawn[:, None] == own[None]).flatten(2).all(2)
+    assert found.any(1).all()  # clips of the prompt that was asked for
+    assert found.any(0).all()  # every copy takes part
+    once, *_ = ready(build, discriminator=DiscriminatorConfig(**judge, redraws=3, rerender=None))
+    assert len(once._teacher_frames) == clips  # undrawn clips would only be the same again
+
+
 def test_an_update_moves_the_student_and_the_start_stays(build) -> None:
     objective, state, start = ready(build, steps=3)
     before = weights(state.modules["student"])
@@ -56,7 +72,7 @@ def test_an_update_moves_the_student_and_the_start_stays(build) -> None:
 
 def test_flat_scores_give_no_gradient(build, monkeypatch) -> None:
     objective, state, _ = ready(build, steps=3)
-    monkeypatch.setattr(objective, "_scores", lambda network, own: torch.ones(len(own.prompts) // 4, 4))
+    monkeypatch.setattr(objective, "_scores", lambda state, own: torch.ones(len(own.prompts) // 4, 4))
     assert objective.step(state).values["grad_norm"] == pytest.approx(0.0, abs=1e-7)
 
 

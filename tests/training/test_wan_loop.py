@@ -48,12 +48,14 @@ def weights(module: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
 
 
-def trained(form: str, lora: LoraConfig | None, settings: AFDConfig, **train: object):
+def trained(form: str, lora: LoraConfig | None, settings: AFDConfig, half: bool = False, **train: object):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         student = WanStudent(replace(TINY, **FORMS[form])).eval()
         codec = SmallCodec(SmallCodecSpec(channels=4, width=8)).eval().requires_grad_(False)
     student.gradient_checkpointing = True
+    if half:
+        student = student.bfloat16()
     bundle = Bundle(student, codec, (1.0, 0.5), ClipForm(32, 48, 12.0, 8), "test")
     latents = torch.randn((6, 4, 4, 4, 6), generator=torch.Generator().manual_seed(1))
     data = TeacherClips(("red ball", "blue ball", "ball"), latents, ((0, 1), (2, 3), (4, 5)))
@@ -101,3 +103,25 @@ def test_rollouts_too_large_to_be_drawn_together_are_drawn_in_parts(monkeypatch:
 def test_bfloat16_and_micro_batches_train(monkeypatch: pytest.MonkeyPatch) -> None:
     _, reports, _ = trained("block-wise", None, AFD["paper"], bf16=True, accumulate=4)
     assert all(report.values["grad_norm"] > 0 for report in reports[2:])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_update_block_by_block_has_the_same_loss_and_holds_the_past(form: str) -> None:
+    _, reports, _ = trained(form, None, AFD["paper"])
+    _, blocks, _ = trained(form, None, AFD["paper"].model_copy(update={"by_block": True}))
+    assert blocks[2].values["loss"] == pytest.approx(reports[2].values["loss"], rel=1e-4)
+    assert blocks[2].values["grad_norm"] == pytest.approx(reports[2].values["grad_norm"], rel=0.5)
+    # The past's keys get no gradient: it differs, but for a student that sees no past.
+    assert blocks[2].values["grad_norm"] != pytest.approx(reports[2].values["grad_norm"], rel=1e-4)
+
+
+def test_adapters_on_a_bfloat16_base_train_and_are_merged_in_full() -> None:
+    pytest.importorskip("peft")
+    settings = AFD["paper"].model_copy(update={"by_block": True})
+    state, reports, start = trained("block-wise", LoraConfig(rank=2, alpha=2), settings, half=True, bf16=True, lr=1e-5)
+    assert all(report.values["grad_norm"] > 0 for report in reports[2:])
+    assert {p.dtype for p in start.parameters()} == {torch.bfloat16}
+    plain = merged(state.policy("student"))
+    assert {p.dtype for p in plain.parameters()} == {torch.float32}
+    changed = plain.blocks[0].self_attn.q.weight - start.blocks[0].self_attn.q.weight.float()
+    assert 0 < float(changed.detach().abs().max()) < 1e-3  # less than bfloat16 could hold beside the weight

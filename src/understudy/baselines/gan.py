@@ -5,13 +5,12 @@ rollouts, the discriminator, the canonical form, the pull towards the prior.
 """
 
 import torch
-from torch import Tensor
 
 from understudy import flow, objective
 from understudy.config import GANConfig
 from understudy.training.afd import OnPolicy, Rollouts, network_of, noise_like, opening
 from understudy.training.state import TrainState
-from understudy.training.update import student_update
+from understudy.training.update import Parts, student_update
 
 
 class GAN(OnPolicy[GANConfig]):
@@ -25,11 +24,10 @@ class GAN(OnPolicy[GANConfig]):
         rows_of = [row for row, prompt in enumerate(own.index) if self._seen.rows[prompt]]
         real = torch.zeros_like(own.frames)
         if rows_of:
-            picked = self._seen.pick_rows([own.index[row] for row in rows_of], state.generator)
-            real[rows_of] = self._teacher_frames[picked]
+            real[rows_of] = self._shown_by_teacher(self._seen, [own.index[row] for row in rows_of], state.generator)
         jitter = self.judge.noise * noise_like(torch.stack([own.frames, real]), state.generator)
 
-        def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
+        def loss(rows: slice) -> Parts:
             clean, x, texts = own.latents[rows], x_t[rows], own.prompts[rows]
             v = student.teacher_forced(clean, x, t[rows], student.encode_text(texts))
             x0 = torch.cat([clean[:, :fixed], flow.x0_from_velocity(x, v, t[rows])[:, fixed:]], dim=1)
@@ -42,6 +40,6 @@ class GAN(OnPolicy[GANConfig]):
             verdict = objective.paired_loss(fake, wanted).mean()
             drift = objective.frame_error(v, self._prior(state, own, rows, x, t[rows]))[:, fixed:].mean()
             total = verdict + self.config.prior * drift
-            return total, {"loss": total.item(), "drift": drift.item()}
+            yield total, {"loss": total.item(), "drift": drift.item()}
 
         return student_update(state, self.train, loss, len(own.prompts))

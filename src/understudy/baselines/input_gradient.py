@@ -11,7 +11,7 @@ from understudy import flow, objective
 from understudy.config import InputGradientConfig
 from understudy.training.afd import OnPolicy, Rollouts, network_of, opening
 from understudy.training.state import TrainState
-from understudy.training.update import student_update
+from understudy.training.update import Parts, student_update
 
 
 class InputGradient(OnPolicy[InputGradientConfig]):
@@ -28,12 +28,12 @@ class InputGradient(OnPolicy[InputGradientConfig]):
         scale = objective.level_weight(levels, config.space)
         scale[:, :fixed] = 0
 
-        def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
+        def loss(rows: slice) -> Parts:
             clean, x, t = own.latents[rows], noisy[rows], levels[rows]
             v = student.teacher_forced(clean, x, t, student.encode_text(own.prompts[rows]))
             drift = (scale[rows] * objective.frame_error(v, self._prior(state, own, rows, x, t))).mean()
             total = (scale[rows] * objective.frame_error(v, target[rows])).mean() + config.prior * drift
-            return total, {"loss": total.item(), "drift": drift.item()}
+            yield total, {"loss": total.item(), "drift": drift.item()}
 
         return student_update(state, self.train, loss, len(own.prompts))
 

@@ -5,15 +5,15 @@ random steps; the last prediction has no density, so the picture's finish is onl
 """
 
 import torch
-from torch import Tensor
 
 from understudy import flow, objective
 from understudy.config import PolicyGradientConfig
+from understudy.discriminators import gauges
 from understudy.errors import ConfigError
 from understudy.students.base import StudentModule
-from understudy.training.afd import OnPolicy, Rollouts, network_of, opening
+from understudy.training.afd import OnPolicy, Rollouts, opening
 from understudy.training.state import TrainState
-from understudy.training.update import student_update
+from understudy.training.update import Parts, student_update
 
 
 class PolicyGradient(OnPolicy[PolicyGradientConfig]):
@@ -35,15 +35,15 @@ class PolicyGradient(OnPolicy[PolicyGradientConfig]):
     def learn(self, state: TrainState, own: Rollouts, update: int, shared: int) -> dict[str, float]:
         """Update the student on the transitions [S, B, F, C, h, w] of its rollouts, weighted by the verdict."""
         config = self.config
-        scores = self._scores(network_of(state), own)
+        scores = self._scores(state, own)
         advantages = objective.advantage(scores, config.scope).clamp(-config.limit, config.limit).flatten()
-        values = self._gauges(scores, objective.weight(advantages, config.limit), own)
+        values = gauges.of_rewards(scores, objective.weight(advantages, config.limit), own.probes)
         student, old = state.policy("student"), state.policy("old")
         fixed = opening(student, own.latents, shared)
         levels = own.levels
         per_frame = own.latents[0, 0].numel()  # the loss per value of a latent, so that lambda keeps its meaning
 
-        def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
+        def loss(rows: slice) -> Parts:
             clean, texts = own.latents[rows], own.prompts[rows]
             total, pull, ratios = clean.new_zeros(()), clean.new_zeros(()), []
             for k in range(len(levels) - 1):
@@ -64,6 +64,6 @@ class PolicyGradient(OnPolicy[PolicyGradientConfig]):
                 ratios.append((log_ratio.detach().exp() - 1).abs().mean())
             total = total + config.prior * pull
             ratio = float(torch.stack(ratios).mean())
-            return total, {"loss": total.item(), "drift": pull.item(), "ratio_change": ratio}
+            yield total, {"loss": total.item(), "drift": pull.item(), "ratio_change": ratio}
 
         return values | student_update(state, self.train, loss, len(own.prompts))

@@ -15,7 +15,7 @@ from understudy.errors import ConfigError
 from understudy.students.base import StudentModule, block_sizes
 from understudy.training.afd import OnPolicy, opening
 from understudy.training.state import StepReport, TrainState, set_rate
-from understudy.training.update import student_update
+from understudy.training.update import Parts, student_update
 
 _SCORES = ("real_score", "fake_score")
 
@@ -108,7 +108,7 @@ class ScoreMatching(OnPolicy[ScoreMatchingConfig]):
             v = score.teacher_forced(latents[rows], noisy[rows], levels[rows], score.encode_text(texts[rows]))
             return flow.x0_from_velocity(noisy[rows], v, levels[rows])
 
-        def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
+        def loss(rows: slice) -> Parts:
             clean, x, text = latents[rows], x_t[rows], student.encode_text(texts[rows])
             v = student.teacher_forced(clean, x, t[rows], text)
             with torch.no_grad():
@@ -119,6 +119,6 @@ class ScoreMatching(OnPolicy[ScoreMatchingConfig]):
             x0 = flow.x0_from_velocity(x, v, t[rows])
             drift = objective.frame_error(v, v_prior)[:, fixed:].mean()
             total = 0.5 * objective.frame_error(x0, goal)[:, fixed:].mean() + self.config.prior * drift
-            return total, {"loss": total.item(), "drift": drift.item()}
+            yield total, {"loss": total.item(), "drift": drift.item()}
 
         return student_update(state, self.train, loss, len(latents))

@@ -10,7 +10,7 @@ from understudy.errors import ConfigError
 from understudy.students.base import StudentModule, block_sizes
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
-from understudy.training.update import Loss, student_update
+from understudy.training.update import Loss, Parts, student_update
 
 
 class SFT:
@@ -82,10 +82,10 @@ class SFT:
         scale = torch.ones_like(levels)
         scale[:, : sum(sizes[: self.config.masked_blocks])] = 0
 
-        def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
+        def loss(rows: slice) -> Parts:
             text = student.encode_text(prompts[rows])
             v = student.teacher_forced(clean[rows], noisy[rows], levels[rows], text)
             value = (scale[rows] * objective.frame_error(v, target[rows])).mean()
-            return value, {"loss": value.item()}
+            yield value, {"loss": value.item()}
 
         return loss

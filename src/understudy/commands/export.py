@@ -23,6 +23,8 @@ class Export(Verb):
     """Which weights of a public .pt file: generator, generator_ema."""
     heads: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: 128 wide)")] = None
     """Attention heads of a public checkpoint that does not say."""
+    adapter: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """A LoRA file to merge into a public checkpoint, as LongLive's lora.pt, or a PEFT folder."""
 
     examples: ClassVar[tuple[str, ...]] = (
         "understudy export runs/quickstart student --to bundle",
@@ -34,5 +36,5 @@ class Export(Verb):
         """Write it, and say what was written."""
         from understudy.students.checkpoints.export import export
 
-        print(f"{self.out}: {export(self.source, self.to, self.out, self.weights, self.heads)}")
+        print(f"{self.out}: {export(self.source, self.to, self.out, self.weights, self.heads, self.adapter)}")
         return 0

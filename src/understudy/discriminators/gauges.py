@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from understudy.objective import saturated_share
+
 
 @dataclass(frozen=True)
 class Health:
@@ -40,10 +42,11 @@ def regime(accuracy: float, low: float = 0.6, high: float = 0.995) -> str:
 def name_regime(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """Name the regime of a run from its recorded steps, and say why in words.
 
-    Looks at the last third of the updates. "hacked": the student's clips outrank the teacher's, so it climbs a verdict
-    that no longer means anything. "saturated": the discriminator cannot tell the sides apart. "memorised": it can on the
-    clips it trains on, not on others. "too strong": it is always right, and what is left to rank are trifles.
-    "informative" else; "unknown" without a discriminator.
+    Looks at the last third of the updates. "hacked": the student's clips outrank the teacher's, or have caught up with
+    them in the eyes of a discriminator that learns nothing: they climb a verdict that no longer means anything.
+    "saturated": the discriminator cannot tell the sides apart. "memorised": it can on the clips it trains on, not on
+    others. "too strong": it is always right, and what is left to rank are trifles. "informative" else; "unknown" without
+    a discriminator.
     """
     updates = [row for row in rows if row.get("phase") == "update" and row.get("pair_accuracy") is not None]
     late = updates[-max(1, len(updates) // 3) :]
@@ -54,6 +57,10 @@ def name_regime(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     unseen = sum(others) / len(others) if others else accuracy
     said = f"pair accuracy {accuracy:.2f} over the last {len(late)} updates"
     said += f", {unseen:.2f} on clips it never trained on" if others else ""
+    begun = [float(row["pair_accuracy"]) for row in updates[:5]]
+    fell = sum(begun) / len(begun) - accuracy
+    if all(row.get("d_rate") == 0 for row in late) and fell > 0.1:
+        return "hacked", f"{said}, {fell:.2f} less than at first although the discriminator does not learn"
     if accuracy < 0.4:
         return "hacked", said
     if accuracy > 0.9 and unseen < 0.6:
@@ -89,6 +96,16 @@ def correlation(scores: Tensor, statistic: Tensor) -> float:
     if not bool(usable.any()):
         return 0.0
     return float(((a * b).mean(1)[usable] / scale[usable]).mean())
+
+
+def of_rewards(scores: Tensor, weights: Tensor, probes: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the gauges of rewards [P, K], the weights made of them, and their correlation with trivial ``probes`` [P K]."""
+    grouped = scores.shape[1] > 1
+    return {
+        "score_spread": float(scores.std(dim=1).mean()) if grouped else float(scores.std()),
+        "saturated": float(saturated_share(weights)),
+        **{f"corr_{name}": correlation(scores, values.reshape(scores.shape)) for name, values in probes.items()},
+    }
 
 
 def statistics(clips: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The student contract: a causal velocity field over blocks of latent frames, and its cache as a value."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, replace
 from typing import Any, ClassVar, Protocol, Self
@@ -70,6 +70,33 @@ def block_sizes(student: Student, frames: int) -> tuple[int, ...]:
     while sum(sizes) < frames:
         sizes.append(block_size(student, len(sizes)))
     return tuple(sizes)
+
+
+Velocities = Iterator[tuple[slice, Tensor]]
+"""(frames, velocity [B, b, C, h, w] of these frames) of one part of a clip after the other."""
+
+
+def in_parallel(student: Student, clean: Tensor, noisy: Tensor, levels: Tensor, prompts: Sequence[str]) -> Velocities:
+    """Yield the velocity of a noisy clip [B, F, C, h, w] at ``levels`` [B, F] given its clean past, in one pass."""
+    yield slice(0, noisy.shape[1]), student.teacher_forced(clean, noisy, levels, student.encode_text(prompts))
+
+
+def by_block(student: Student, clean: Tensor, noisy: Tensor, levels: Tensor, prompts: Sequence[str]) -> Velocities:
+    """Yield the same block by block, from a cache as in a rollout.
+
+    No gradient reaches the clean past's keys and values, and what a block's gradient needs can be freed before the next.
+    """
+    with torch.no_grad():
+        words, cache = student.encode_text(prompts), student.empty_cache()
+    low = 0
+    for size in block_sizes(student, noisy.shape[1]):
+        frames = slice(low, low + size)
+        text = student.encode_text(prompts) if torch.is_grad_enabled() else words
+        yield frames, student.velocity(noisy[:, frames], levels[:, frames], text, cache)
+        low += size
+        if low < noisy.shape[1]:
+            with torch.no_grad():
+                cache = student.commit(clean[:, frames], words, cache)
 
 
 class StudentModule(nn.Module):
@@ -147,10 +174,10 @@ class StudentModule(nn.Module):
             kept.pop(sinks)
         return kept
 
-    def recache(self, past: Sequence[Tensor], text: Any, seen: int) -> Any:
+    def recache(self, past: Sequence[Tensor], text: Any, seen: int, cache: Any = None) -> Any:
         """Return the cache of the ``remembered`` blocks of ``seen`` frames, as if ``text`` had held when they were drawn.
 
-        This is how a prompt changes during a rollout (LongLive, 2509.22622, KV recache).
+        This is how a prompt changes during a rollout (LongLive, 2509.22622, KV recache). ``cache`` is the one that held.
         """
         cache, forgotten = self.empty_cache(), seen - sum(block.shape[1] for block in past)
         for block in past:

@@ -64,11 +64,15 @@ class WanCost:
         d, f = self.spec.dim, self.spec.ffn_dim
         return self.spec.layers * self.rank * (8 * 2 * d + 2 * (d + f))
 
-    @property
-    def cache_bytes(self) -> int:
-        """Largest cache of a rollout, keys and values in single precision."""
-        kept = max(past for _, past in self.blocks)
-        return self.spec.layers * 2 * self.spec.dim * self.frame_tokens * kept * _FLOAT
+    def cache_bytes(self, width: int = _FLOAT) -> int:
+        """Return the most keys and values that a rollout holds, in numbers of ``width`` bytes.
+
+        That is while a block is added: the old cache and the new one, each with room for a block, and the block's own.
+        """
+        room, (size, past) = max(self.spec.blocks), max(self.blocks, key=lambda block: block[1])
+        before = min(past, max(0, self.frames - 2 * size) if not self.spec.window else past)
+        frames = before + room + size + past + room
+        return self.spec.layers * 2 * self.spec.dim * self.frame_tokens * frames * width
 
     def text(self) -> int:
         """FLOPs of projecting a prompt's embeddings and of their keys and values in all layers."""
@@ -77,13 +81,13 @@ class WanCost:
 
     def velocity(self, size: int, past: int) -> int:
         """FLOPs of the velocity of a block of ``size`` frames that sees ``past`` frames."""
-        return self._once(size, size) + self.spec.layers * self._layer(size, size * (past + size))
+        return self._once(size, size, 1) + self.spec.layers * self._layer(size, size * (past + size))
 
     def commit(self, size: int, past: int) -> int:
         """FLOPs of adding such a block to the cache: the last layer stops at its keys and values."""
         d, tokens = self.spec.dim, size * self.frame_tokens
         last = 2 * tokens * 2 * (d * d + self.rank * 2 * d)
-        return self._once(size, 0) + (self.spec.layers - 1) * self._layer(size, size * (past + size)) + last
+        return self._once(size, 0, 1) + (self.spec.layers - 1) * self._layer(size, size * (past + size)) + last
 
     def rollout(self, levels: flow.Levels) -> int:
         """FLOPs of drawing one clip with a sampler at ``levels``, its prompt included."""
@@ -103,17 +107,29 @@ class WanCost:
         """FLOPs of one parallel pass over a clean and a noised clip, its prompt included."""
         return self._linear() + self._attention()
 
-    def update(self, recomputed: bool = True) -> int:
+    def update(self, recomputed: float = 1.0, by_block: bool = False) -> int:
         """FLOPs of an AFD update on one clip: old and prior policy, and the student forward and back.
 
         Args:
-            recomputed: whether the layers run again in the backward pass.
+            recomputed: share of the layers that run again in the backward pass.
+            by_block: whether it goes block by block from a cache, see ``students.base.by_block``.
         """
-        forward, back = self.teacher_forced(), 2 * self.teacher_forced()
-        if self.rank:  # frozen weights get no gradient of their own
-            bare = WanCost(self.spec, self.frames)
-            back -= bare._linear()
-        return 2 * forward + forward * (2 if recomputed else 1) + back
+        bare = WanCost(self.spec, self.frames)
+        if not by_block:
+            forward, frozen = self.teacher_forced(), bare._linear() + bare.text()
+            context = 0
+        else:
+            forward = sum(self.velocity(*block) for block in self.blocks) + len(self.blocks) * self.text()
+            context = sum(self.commit(*block) for block in self.blocks[:-1]) + self.text()
+            frozen = sum(bare.velocity(size, past) - bare._seen(size, past) for size, past in self.blocks)
+            frozen += 2 * len(self.blocks) * bare.text()
+        back = 2 * forward - (frozen if self.rank else 0)  # frozen weights get no gradient, nor does the text
+        fixed = forward if not by_block else forward - (len(self.blocks) - 1) * self.text()
+        return 2 * (context + fixed) + context + round(forward * (1 + recomputed)) + back
+
+    def _seen(self, size: int, past: int) -> int:
+        """FLOPs of a block's attention."""
+        return self.spec.layers * (self._layer(size, size * (past + size)) - self._products(size))
 
     def _attention(self) -> int:
         """FLOPs of all attention in a teacher-forced pass."""
@@ -123,7 +139,7 @@ class WanCost:
     def _linear(self) -> int:
         """FLOPs of everything else in a teacher-forced pass."""
         both = 2 * self.frames
-        return self.text() + self._once(both, self.frames) + self.spec.layers * self._products(both)
+        return self.text() + self._once(both, self.frames, both) + self.spec.layers * self._products(both)
 
     def _layer(self, frames: int, pairs: int) -> int:
         n = self.frame_tokens
@@ -133,35 +149,72 @@ class WanCost:
         d, f, r = self.spec.dim, self.spec.ffn_dim, self.rank
         return 2 * frames * self.frame_tokens * (6 * (d * d + r * 2 * d) + 2 * (d * f + r * (d + f)))
 
-    def _once(self, frames: int, shown: int) -> int:
-        """FLOPs outside the layers: patches, the time embedding, and the head for ``shown`` frames."""
+    def _once(self, frames: int, shown: int, levels: int) -> int:
+        """FLOPs outside the layers: patches, the embedding of ``levels`` noise levels, the head for ``shown`` frames."""
         spec, patch = self.spec, math.prod(self.spec.patch)
         times = spec.freq_dim + 7 * spec.dim
         tokens = self.frame_tokens * patch * (frames * spec.in_channels + shown * spec.out_channels)
-        return 2 * spec.dim * (frames * times + tokens)
+        return 2 * spec.dim * (levels * times + tokens)
 
 
-def memory(cost: WanCost, parameters: int, policies: int, clips: int, together: int, bf16: bool) -> dict[str, int]:
-    """Return an estimate of the bytes of training by what takes them.
+def memory(
+    cost: WanCost,
+    parameters: int,
+    policies: int,
+    clips: int,
+    together: int,
+    bf16: bool = False,
+    half: bool = False,
+    by_block: bool = False,
+    recomputed: float = 1.0,
+) -> dict[str, int]:
+    """Return an estimate of the bytes of training by what takes them; rollouts and update follow one another.
+
+    What an update keeps was counted on small students in single precision and under autocast, see the tests.
 
     Args:
         cost: of one clip.
         parameters: of the student without adapters.
         policies: that have weights of their own, the trained one and, without adapters, the start included.
-        clips: in a micro-batch of the update, whose layers recompute their activations.
+        clips: in a micro-batch of the update.
         together: rollouts drawn at once.
-        bf16: whether activations inside a layer take two bytes.
+        bf16: whether rollouts and update run under autocast.
+        half: whether the weights under the adapters are bfloat16.
+        by_block: see ``WanCost.update``.
+        recomputed: share of the layers that run again in the backward pass.
     """
-    spec = cost.spec
+    spec, width = cost.spec, 2 if bf16 else _FLOAT
     trained = cost.adapter or parameters
-    tokens = 2 * cost.frames * cost.frame_tokens * clips
-    inside = tokens * (16 * spec.dim + 3 * spec.ffn_dim) * (2 if bf16 else _FLOAT)
+    stream = clips * cost.frame_tokens * spec.dim * width  # a frame's tokens
+    ratio = spec.ffn_dim / spec.dim
+    again = (29 + 5 * ratio if bf16 else 20 + 4 * ratio) + 4 * cost.rank / spec.dim * (1 + ratio)
+    kept = (17.5 + 2.5 * ratio if bf16 else 12.8 + 2 * ratio) + 4 * cost.rank / spec.dim * (1 + ratio)
+    size, past = max(cost.blocks, key=sum)
+    residual = 2 if bf16 and not half else 1  # the stream between layers is as wide as the weights
+    plain = spec.layers - math.ceil(recomputed * spec.layers)  # layers that keep what they made
+    if by_block:
+        frames, beside = size, 2 * (past + size)
+        held = 2 * (past + max(spec.blocks)) * spec.layers
+    else:
+        frames, beside = 2 * cost.frames, 2 * sum(own + seen for own, seen in cost.blocks)
+        held = 0
+    # Layers are left from the last to the first: those that kept theirs are gone when the first are made anew.
+    inside = plain * (frames * kept + beside) + frames * kept if plain else 0
+    inside = max(inside, frames * again + beside if plain < spec.layers else 0)
+    update = stream * (held + frames * residual * spec.layers + inside)
+    if by_block:
+        update = max(update, clips * cost.cache_bytes(width))
     return {
-        "weights": ((parameters if cost.rank else 0) + policies * trained) * _FLOAT,
+        "weights": (parameters * (2 if half else _FLOAT) if cost.rank else 0) + policies * trained * _FLOAT,
         "gradient and optimiser": 3 * trained * _FLOAT,
-        "activations": tokens * spec.layers * spec.dim * _FLOAT + inside,
-        "rollout cache": 2 * together * cost.cache_bytes,  # the longer cache is made beside the one it follows
+        "rollouts": together * cost.cache_bytes(width),
+        "or an update": int(update),
     }
+
+
+def peak(parts: dict[str, int]) -> int:
+    """Return the largest sum of ``memory``'s parts that is held at one time."""
+    return parts["weights"] + parts["gradient and optimiser"] + max(parts["rollouts"], parts["or an update"])
 
 
 def cost_lines(config: RunConfig) -> list[str]:
@@ -195,6 +248,7 @@ def cost_lines(config: RunConfig) -> list[str]:
         return lines
     policies = 4 if not cost.rank or config.objective.prior_policy == "slow" else 3
     micro = -(-batch // config.train.accumulate)
+    blocks = isinstance(config.objective, AFDConfig) and config.objective.by_block
     needs = memory(
         cost,
         parameters,
@@ -202,12 +256,18 @@ def cost_lines(config: RunConfig) -> list[str]:
         micro,
         min(batch, clips_at_once(student, cost.frames)),
         config.train.bf16,
+        own.dtype == "bfloat16",
+        blocks,
+        own.recompute,
     )
     parts = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in needs.items())
     if isinstance(config.objective, AFDConfig):
-        update = batch * (cost.rollout(levels) + cost.update())
-        lines.append(f"estimated: {_peta(update)} for an update of {batch} rollouts, discriminator and codec apart")
-    lines.append(f"estimated memory: {sum(needs.values()) / 2**30:.1f} GiB, discriminator and codec apart ({parts})")
+        update, rollout = cost.update(own.recompute, blocks), cost.rollout(levels)
+        lines.append(
+            f"estimated: {_peta(batch * (rollout + update))} for an update of {batch} rollouts, discriminator and codec "
+            f"apart; the update itself costs {update / rollout:.2f} of the rollouts"
+        )
+    lines.append(f"estimated memory: {peak(needs) / 2**30:.1f} GiB, discriminator and codec apart ({parts})")
     return lines
 
 

@@ -95,10 +95,13 @@ def has_adapter(student: nn.Module) -> bool:
 
 
 def merged(student: StudentModule) -> StudentModule:
-    """Return ``student`` as plain weights [D, D_in] of its own, adapters added in; as it is when it has none."""
+    """Return ``student`` as plain weights [D, D_in] of its own in float32, adapters added in; as it is without any.
+
+    Small changes vanish in a half precision that the base may have.
+    """
     if not has_adapter(student):
         return student
-    plain = copy.deepcopy(student)
+    plain = copy.deepcopy(student).float()
     for name, layer in list(plain.named_modules()):
         if not hasattr(layer, "get_delta_weight"):
             continue
@@ -106,7 +109,7 @@ def merged(student: StudentModule) -> StudentModule:
         assert isinstance(linear, nn.Linear)
         with torch.no_grad():
             weight = linear.weight
-            weight.copy_(weight.float() + layer.get_delta_weight(_NAME).to(weight.device, torch.float32))
+            weight.copy_(weight + layer.get_delta_weight(_NAME).to(weight.device, torch.float32))
         plain.set_submodule(name, linear)
     del plain.borrowed, plain.adapter
     return plain.requires_grad_(False)

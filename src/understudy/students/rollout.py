@@ -7,7 +7,7 @@ from 1 downwards.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from understudy.errors import ConfigError
 from understudy.students.base import Student, block_size
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
-"""(block index, step index, shape [B, b, C, h, w]) -> standard normal noise; recorded draws do as well."""
+"""(block index, step index, shape [B, b, C, h, w]) -> standard normal noise: seeded, recorded, or any callable."""
 _NUMBERS_AT_ONCE = 1 << 20  # latent numbers: any batch of the small students, one clip of Wan's
 OnState = Callable[[int, Tensor, Tensor], None]
 """(step index, state x_t [B, b, C, h, w], its levels [B, b]): told what the sampler visits, block by block."""
@@ -49,6 +49,41 @@ class SeededNoise:
         if len(generators) != shape[0]:
             raise ConfigError(f"a batch of {shape[0]} needs as many seeds, got {len(generators)}")
         return torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
+
+
+class RecordedNoise:
+    """Noise that was drawn before, here or by other code, by (block, step); given blocks count, step 0 begins a block.
+
+    With a ``source`` it is the recorder: what is not recorded yet is drawn there and kept, so that
+    ``RecordedNoise(recorder.draws)`` repeats the rollout with any student:
+
+        recorder = RecordedNoise(source=SeededNoise([0]))
+        first = roll_clip(student, text, 1, levels, recorder, frames)
+        again = roll_clip(student, text, 1, levels, RecordedNoise(recorder.draws), frames)
+    """
+
+    def __init__(self, draws: Mapping[tuple[int, int], Tensor] | None = None, source: Noise | None = None) -> None:
+        self.draws: dict[tuple[int, int], Tensor] = dict(draws or {})
+        self._source = source
+
+    def __call__(self, block: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """Return the draw [B, b, C, h, w] of this block and step.
+
+        Raises:
+            ConfigError: there is none, or it has another shape.
+        """
+        if (block, step) not in self.draws:
+            if self._source is None:
+                raise ConfigError(
+                    f"no noise is recorded for block {block}, step {step}: record more, or draw fewer frames"
+                )
+            self.draws[block, step] = self._source(block, step, shape)
+        draw = self.draws[block, step]
+        if draw.shape != shape:
+            raise ConfigError(
+                f"the noise recorded for block {block}, step {step} is {list(draw.shape)}, the rollout needs {list(shape)}"
+            )
+        return draw
 
 
 @dataclass(frozen=True)
@@ -83,7 +118,7 @@ def rollout(
         batch: B.
         levels: warped noise levels, descending; the first is 1 unless ``start`` is given. One list for each of the first
             blocks gives them levels of their own; the last list repeats.
-        noise: source of the initial and of the re-noising noise.
+        noise: source of the initial and of the re-noising noise; ``RecordedNoise`` gives draws made elsewhere.
         frames: latent frames to draw, rounded up to whole blocks; None streams for ever.
         start: latents to re-render; then ``levels[0]`` < 1 says how far they are noised.
         on_state: told every noised state x_t the sampler visits.
@@ -105,7 +140,7 @@ def rollout(
             cache = student.commit(previous, text, cache)
         changed = None if switch is None else switch(index, cache)
         if changed is not None and changed is not text:
-            text, cache = changed, student.recache(history, changed, drawn)  # type: ignore[attr-defined]
+            text, cache = changed, student.recache(history, changed, drawn, cache)  # type: ignore[attr-defined]
         if start is not None and drawn + size > start.latents.shape[1]:
             raise ConfigError(
                 f"a start of {start.latents.shape[1]} latent frames ends before frame {drawn + size} of the "
@@ -145,7 +180,7 @@ def _draw_block(
     x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + shape[1]]
     own = flow.levels_of_block(levels, index)
     for step, level in enumerate(own):
-        t = torch.full(shape[:2], level, dtype=eps.dtype, device=eps.device)
+        t = torch.full((), level, dtype=eps.dtype, device=eps.device).expand(shape[:2])
         x_t = x0
         if stepper is None or step == 0:
             x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)

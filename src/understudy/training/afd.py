@@ -18,11 +18,11 @@ from understudy.discriminators import gauges
 from understudy.discriminators.base import Discriminator
 from understudy.discriminators.build import build_discriminator
 from understudy.discriminators.canonical import levels_below, rerender
-from understudy.students.base import StudentModule, block_sizes
+from understudy.students.base import StudentModule, block_sizes, by_block, in_parallel
 from understudy.students.rollout import SeededNoise, clips_at_once, roll_chain
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
-from understudy.training.update import Loss, student_update
+from understudy.training.update import Loss, Parts, student_update
 
 _NEXT_COPY = 1_000_003  # seeds apart, so that drawing a clip again draws it with other noise
 _DECODED_AT_ONCE = 1 << 20  # latent numbers: 64 clips of the small students, one of Wan's
@@ -87,6 +87,11 @@ class OnPolicy(Generic[Settings]):
         return True
 
     @property
+    def _copies(self) -> int:
+        """How often each teacher clip is there: clips as they are would be the same each time."""
+        return 1 if self.judge.rerender is None else self.judge.redraws
+
+    @property
     def warmup_steps(self) -> int:
         """Steps before the student moves."""
         return self.judge.warmup if self.adversarial else 0
@@ -113,8 +118,8 @@ class OnPolicy(Generic[Settings]):
             ),
             "discriminator": torch.optim.AdamW(trained, judge.lr, (0.5, 0.95), weight_decay=1e-4),
         }
-        generator = torch.Generator().manual_seed(self.seed)
-        return TrainState({**modules, "discriminator": network}, optimisers, generator)
+        modules["discriminator"] = network
+        return TrainState(modules, optimisers, torch.Generator().manual_seed(self.seed))
 
     def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
         """Bring the teacher's clips to canonical form; return the shortcut probe against start rollouts.
@@ -124,8 +129,8 @@ class OnPolicy(Generic[Settings]):
         self._start = start
         network = network_of(state)
         drawn = [
-            self._redrawn(self.data.latents, self.data.row_prompts, self.seed + copy * _NEXT_COPY)
-            for copy in range(self.judge.redraws)
+            self._redrawn(self.data.latents, self.data.row_prompts, self.seed + drawing * _NEXT_COPY)
+            for drawing in range(self._copies)
         ]
         self._teacher_frames = self._shown(torch.cat(drawn), network)[0]
         generator = torch.Generator().manual_seed(self.seed)
@@ -137,8 +142,8 @@ class OnPolicy(Generic[Settings]):
     def _shown_by_teacher(self, clips: TeacherClips, index: Sequence[int], generator: torch.Generator) -> Tensor:
         """Draw one of the teacher's ``clips`` for every prompt index, as the discriminator sees it [B, T', 3, H', W']."""
         rows = clips.pick_rows(index, generator)
-        if self.judge.redraws > 1:
-            copies = torch.randint(self.judge.redraws, rows.shape, generator=generator)
+        if self._copies > 1:
+            copies = torch.randint(self._copies, rows.shape, generator=generator)
             rows = rows + len(self.data.latents) * copies
         return self._teacher_frames[rows]
 
@@ -212,8 +217,9 @@ class OnPolicy(Generic[Settings]):
         for low in range(0, len(index), size):
             rows = slice(low, low + size)
             noise = SeededNoise(seeds[0, rows].tolist(), opening[rows].tolist(), shared)
-            text = policy.encode_text(texts[rows])
-            parts.append(roll_chain(policy, text, len(texts[rows]), self.levels, noise, frames))
+            with torch.autocast(policy.device.type, torch.bfloat16, enabled=self.train.bf16):
+                text = policy.encode_text(texts[rows])
+                parts.append(roll_chain(policy, text, len(texts[rows]), self.levels, noise, frames))
         latents, states, levels = zip(*parts, strict=True)
         return texts, index, (torch.cat(latents), torch.cat(states, 1), torch.cat(levels, 1))
 
@@ -283,7 +289,8 @@ class OnPolicy(Generic[Settings]):
         loss = pairs(*scores.chunk(2)).mean()
         values = {"d_loss": loss.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
         _follow(state, "accuracy", health.accuracy)
-        values |= self._control(state)
+        lr = _led_rate(state, judge, lr)
+        values["d_rate"] = lr
         if float(state.tensors["accuracy"]) > judge.ceiling:
             return {**values, "d_rested": 1.0}
         penalty = torch.zeros(())
@@ -292,7 +299,7 @@ class OnPolicy(Generic[Settings]):
             penalty = objective.gradient_penalty(scores, nudged, judge.sigma).mean()
         optimiser = state.optimisers["discriminator"]
         for group in optimiser.param_groups:
-            group["lr"] = values.get("d_rate", lr)
+            group["lr"] = lr
         optimiser.zero_grad(set_to_none=True)
         (loss + judge.penalty * penalty if judge.penalty else loss).backward()
         optimiser.step()
@@ -312,30 +319,11 @@ class OnPolicy(Generic[Settings]):
         _follow(state, "unseen", accuracy)
         return {"unseen_accuracy": accuracy}
 
-    def _control(self, state: TrainState) -> dict[str, float]:
-        """Lead the discriminator's learning rate, if the recipe asks for that, by the pair accuracy it has reached."""
-        judge = self.judge
-        if judge.controller == "none":
-            return {}
-        reached = float(state.tensors.get("unseen", state.tensors["accuracy"]))
-        before = float(state.tensors.get("rate", torch.tensor(judge.lr)))
-        rate = gauges.controlled_rate(before, reached, judge.band, judge.rates)
-        state.tensors["rate"] = torch.tensor(rate, dtype=torch.float64)
-        return {"d_rate": rate}
-
     @torch.no_grad()
-    def _scores(self, network: Discriminator, own: Rollouts) -> Tensor:
+    def _scores(self, state: TrainState, own: Rollouts) -> Tensor:
         """Return the reward [P, K]: the verdict without instance noise, which would only blur the ranking."""
+        network = network_of(state)
         return network.logits(own.frames, network.encode_text(own.prompts)).unflatten(0, (-1, self.config.group))
-
-    def _gauges(self, scores: Tensor, weights: Tensor, own: Rollouts) -> dict[str, float]:
-        shape = scores.shape
-        probes = {f"corr_{k}": gauges.correlation(scores, v.reshape(shape)) for k, v in own.probes.items()}
-        return {
-            "score_spread": float(scores.std(dim=1).mean()) if shape[1] > 1 else float(scores.std()),
-            "saturated": float(objective.saturated_share(weights)),
-            **probes,
-        }
 
     def _draws(self, state: TrainState, own: Rollouts, kind: str, shared: int) -> tuple[Tensor, Tensor]:
         """Return levels [B, F] and noise [B, F, C, h, w] for an update: a group that shares an opening shares both."""
@@ -369,36 +357,44 @@ class AFD(OnPolicy[AFDConfig]):
     def learn(self, state: TrainState, own: Rollouts, update: int, shared: int) -> dict[str, float]:
         """Score the rollouts, turn advantages into weights, and update on the noised rollouts."""
         if self.adversarial:
-            scores = self._scores(network_of(state), own)
+            scores = self._scores(state, own)
         else:
             scores = torch.randn(self.train.prompts, self.config.group, generator=state.generator)
         advantages = objective.advantage(scores, self.config.scope)
         weights = objective.weight(advantages, self.config.limit).flatten()
-        values = self._gauges(scores, weights, own)
+        values = gauges.of_rewards(scores, weights, own.probes)
         return values | student_update(state, self.train, self._loss(state, own, weights, shared), len(weights))
 
     def _loss(self, state: TrainState, own: Rollouts, weights: Tensor, shared: int) -> Loss:
         """Return the loss of a slice of the batch; noise and levels are drawn here, so slices see one draw."""
         config = self.config
-        student, old = state.policy("student"), state.policy("old")
+        student, old, prior = (state.policy(name) for name in ("student", "old", "prior"))
         levels, noise = self._draws(state, own, config.levels, shared)
         noisy, target = objective.noised_state(own.latents, noise, levels)
         past = own.latents if config.context == "clean" else noisy
         scale = objective.level_weight(levels, config.space)
         scale[:, : opening(student, own.latents, shared)] = 0
 
-        def loss(rows: slice) -> tuple[Tensor, dict[str, float]]:
-            clean, x, t, texts = past[rows], noisy[rows], levels[rows], own.prompts[rows]
-            v = student.teacher_forced(clean, x, t, student.encode_text(texts))
-            if config.branches == "positive":
-                policy = objective.positive_loss(v, target[rows], weights[rows])
-            else:
-                with torch.no_grad():
-                    v_old = old.teacher_forced(clean, x, t, old.encode_text(texts))
-                policy = objective.forward_process_loss(v, v_old, target[rows], weights[rows], config.beta)
-            drift = (scale[rows] * objective.frame_error(v, self._prior(state, own, rows, x, t))).mean()
-            total = (scale[rows] * policy).mean() + config.prior * drift
-            return total, {"loss": total.item(), "drift": drift.item()}
+        velocities = by_block if config.by_block else in_parallel
+
+        def fixed(policy: StudentModule, rows: slice) -> Tensor:
+            parts = velocities(policy, past[rows], noisy[rows], levels[rows], own.prompts[rows])
+            return torch.cat([v for _, v in parts], dim=1)
+
+        def loss(rows: slice) -> Parts:
+            with torch.no_grad():
+                v_old = fixed(old, rows) if config.branches == "both" else None
+                v_prior = fixed(prior, rows)
+            for part, v in velocities(student, past[rows], noisy[rows], levels[rows], own.prompts[rows]):
+                goal, share = target[rows][:, part], v.shape[1] / target.shape[1]
+                if v_old is None:
+                    policy = objective.positive_loss(v, goal, weights[rows])
+                else:
+                    policy = objective.forward_process_loss(v, v_old[:, part], goal, weights[rows], config.beta)
+                own_scale = scale[rows][:, part]
+                drift = (own_scale * objective.frame_error(v, v_prior[:, part])).mean() * share
+                total = (own_scale * policy).mean() * share + config.prior * drift
+                yield total, {"loss": total.item(), "drift": drift.item()}
 
         return loss
 
@@ -411,6 +407,17 @@ def opening(student: StudentModule, latents: Tensor, blocks: int) -> int:
 def _follow(state: TrainState, name: str, accuracy: float) -> None:
     """Keep the running mean of a pair accuracy, from a half on."""
     state.tensors[name] = 0.8 * state.tensors.get(name, torch.tensor(0.5)) + 0.2 * accuracy
+
+
+def _led_rate(state: TrainState, judge: JudgeConfig, lr: float) -> float:
+    """Return the discriminator's learning rate: ``lr``, or, if the recipe asks for that, led by the pair accuracy."""
+    if judge.controller == "none":
+        return lr
+    reached = float(state.tensors.get("unseen", state.tensors["accuracy"]))
+    before = float(state.tensors.get("rate", torch.tensor(judge.lr)))
+    rate = gauges.controlled_rate(before, reached, judge.band, judge.rates)
+    state.tensors["rate"] = torch.tensor(rate, dtype=torch.float64)
+    return rate
 
 
 def network_of(state: TrainState) -> Discriminator:

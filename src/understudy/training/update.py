@@ -1,7 +1,7 @@
 """One optimiser update of the student, whatever the objective."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,10 @@ from understudy.config import TrainConfig
 from understudy.errors import TrainingError
 from understudy.training.state import TrainState
 
-Loss = Callable[[slice], tuple[Tensor, dict[str, float]]]
-"""A slice of the batch -> (mean loss of the slice, figures to report)."""
+Parts = Iterator[tuple[Tensor, dict[str, float]]]
+"""(loss, figures to report) of one part of a slice of the batch after the other; they add up to the slice's mean."""
+Loss = Callable[[slice], Parts]
+"""A slice of the batch -> its loss; each part's gradient is taken, and its memory freed, before the next is asked for."""
 
 
 def student_update(state: TrainState, train: TrainConfig, loss: Loss, batch: int) -> dict[str, float]:
@@ -28,11 +30,16 @@ def student_update(state: TrainState, train: TrainConfig, loss: Loss, batch: int
     for low in range(0, batch, size):
         rows = slice(low, min(low + size, batch))
         share = (rows.stop - rows.start) / batch
-        with torch.autocast(device.type, torch.bfloat16, enabled=train.bf16):
-            part, figures = loss(rows)
-        (share * part).backward()
-        for name, value in figures.items():
-            values[name] = values.get(name, 0.0) + share * value
+        parts = loss(rows)
+        while True:
+            with torch.autocast(device.type, torch.bfloat16, enabled=train.bf16):
+                part = next(parts, None)
+            if part is None:
+                break
+            (share * part[0]).backward()
+            for name, value in part[1].items():
+                values[name] = values.get(name, 0.0) + share * value
+            del part
     norm = nn.utils.clip_grad_norm_(student.parameters(), train.clip).item()
     if not all(map(math.isfinite, (norm, *values.values()))):
         raise TrainingError(

@@ -107,3 +107,14 @@ def test_bundles_take_no_preset(load, start) -> None:
         load(start, "preset: selfforcing")
     with pytest.raises(ConfigError, match="are for public checkpoints"):
         load(start, "frames: 12", "")
+
+
+def test_weights_in_bfloat16_are_for_adapters_under_autocast(recorded, load, tmp_path) -> None:
+    write_diffusers(recorded.original, recorded.sizes, tmp_path / "wan")
+    with pytest.raises(ConfigError, match=r"set student\.lora and train\.bf16"):
+        load(tmp_path / "wan", f"preset: selfforcing, dtype: bfloat16, {SMALL}")
+    more = f"preset: selfforcing, dtype: bfloat16, recompute: 0.5, lora: {{rank: 2, alpha: 2}}, {SMALL}}}"
+    more += "\ntrain: {bf16: true"
+    student = load(tmp_path / "wan", more).student
+    assert {p.dtype for p in student.parameters()} == {torch.bfloat16}
+    assert student.gradient_checkpointing == 0.5

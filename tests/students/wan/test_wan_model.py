@@ -1,43 +1,23 @@
 """The causal Wan student against recorded outputs of public code, and against itself."""
 
 import copy
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from understudy.errors import ConfigError
-from understudy.students.base import block_sizes
+from understudy.students.base import block_sizes, by_block, in_parallel
+from understudy.students.checkpoints.layout import shapes
+from understudy.students.checkpoints.start import sizes_of_spec
 from understudy.students.rollout import SeededNoise, roll_clip, rollout
-from understudy.students.wan.model import WanCache, WanStudent
-from understudy.students.wan.spec import PRESETS, WanSpec, preset, wan_1_3b
+from understudy.students.wan.model import WanCache, WanStudent, compile_layers
+from understudy.students.wan.spec import PRESETS, WanSpec, preset, wan_1_3b, wan_14b
 
-DATA = Path(__file__).resolve().parents[2] / "data"
 SIZES = {"dim": 24, "ffn_dim": 32, "layers": 2, "heads": 2, "text_dim": 8, "text_len": 6, "freq_dim": 16}
 TINY = WanSpec(**SIZES, in_channels=4, out_channels=4, height=4, width=6, blocks=(2,), max_frames=8, text="words")  # type: ignore[arg-type]
-
-
-def recorded(name: str) -> tuple[WanStudent, dict[str, Tensor]]:
-    with safe_open(DATA / f"{name}.safetensors", "pt") as file:
-        config = json.loads(file.metadata()["config"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    names = ("dim", "ffn_dim", "layers", "heads", "text_dim", "text_len", "freq_dim", "height", "width")
-    channels = config["channels"]
-    spec = WanSpec(
-        **{key: config[key] for key in names}, in_channels=channels, out_channels=channels, blocks=(config["block"],)
-    )
-    student = WanStudent(spec).eval()
-    student.load_state_dict({k.removeprefix("w."): v for k, v in tensors.items() if k.startswith("w.")}, strict=True)
-    return student, tensors
-
-
-def gap(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
 
 
 def tiny(**changes: Any) -> WanStudent:
@@ -69,8 +49,9 @@ def one_by_one(student: WanStudent, clean: Tensor, noisy: Tensor, levels: Tensor
 
 
 @torch.no_grad()
-def test_cached_step_equals_the_recording() -> None:
-    student, data = recorded("kvstep")
+def test_cached_step_equals_the_recording(recorded, gap) -> None:
+    recording = recorded("kvstep")
+    student, data = recording.student, recording.tensors
     text, cache = student.text(data["in.context"]), student.empty_cache()
     primed = []
     for low in (0, 3):
@@ -85,16 +66,18 @@ def test_cached_step_equals_the_recording() -> None:
 
 
 @pytest.mark.parametrize("grad", [False, True])
-def test_block_causal_pass_equals_the_recording(grad: bool) -> None:
-    student, data = recorded("blockmask")
+def test_block_causal_pass_equals_the_recording(grad: bool, recorded, gap) -> None:
+    recording = recorded("blockmask")
+    student, data = recording.student, recording.tensors
     with torch.set_grad_enabled(grad):
         found = student.block_causal(data["in.x"], data["in.t"] / 1000, student.text(data["in.context"]))
     assert gap(found, data["out.flow"]) < 1e-5
 
 
 @torch.no_grad()
-def test_teacher_forced_pass_equals_the_recording() -> None:
-    student, data = recorded("teacher")
+def test_teacher_forced_pass_equals_the_recording(recorded, gap) -> None:
+    recording = recorded("teacher")
+    student, data = recording.student, recording.tensors
     text = student.text(data["in.context"])
     found = student.teacher_forced(data["in.clean"], data["in.x"], data["in.t"] / 1000, text)
     assert gap(found, data["out.flow"]) < 1e-5
@@ -114,12 +97,44 @@ SETTINGS = [
 
 @pytest.mark.parametrize("changes", SETTINGS, ids=str)
 @torch.no_grad()
-def test_parallel_equals_cached(changes: dict[str, Any]) -> None:
+def test_parallel_equals_cached(changes: dict[str, Any], gap) -> None:
     student = tiny(**changes)
     clean, noisy, levels = clips(student)
     text = student.encode_text(["a red ball", ""])
     found = student.teacher_forced(clean, noisy, levels, text)
     assert gap(found, one_by_one(student, clean, noisy, levels, text)) < 1e-5
+
+
+@torch.no_grad()
+def test_block_by_block_gives_the_velocities_of_the_parallel_pass(gap) -> None:
+    student = tiny(blocks=(1, 2, 3, 2))
+    clean, noisy, levels = clips(student)
+    parts = list(by_block(student, clean, noisy, levels, ["a red ball", ""]))
+    assert [(frames.start, frames.stop) for frames, _ in parts] == [(0, 1), (1, 3), (3, 6), (6, 8)]
+    ((_, whole),) = in_parallel(student, clean, noisy, levels, ["a red ball", ""])
+    assert gap(torch.cat([v for _, v in parts], 1), whole) < 1e-5
+
+
+@torch.no_grad()
+def test_a_student_in_bfloat16_draws_nearly_the_same_and_caches_in_it(gap) -> None:
+    student = tiny(window=5, sink=1)
+    whole = roll_clip(student, student.encode_text(["a"]), 1, (1.0, 0.5), SeededNoise([0]), 8)
+    half = copy.deepcopy(student).bfloat16()
+    text = half.encode_text(["a"])
+    found = roll_clip(half, text, 1, (1.0, 0.5), SeededNoise([0]), 8)
+    assert found.dtype == torch.float32
+    assert 1e-4 < gap(found, whole) < 5e-2
+    assert {key.dtype for key in half.commit(found[:, :2], text, half.empty_cache()).keys} == {torch.bfloat16}
+
+
+@torch.no_grad()
+def test_compiled_layers_draw_the_same() -> None:
+    """Both parts are whole graphs; what a backend makes of them is torch's."""
+    student = tiny(window=5, sink=1)
+    text = student.encode_text(["a"])
+    plain = roll_clip(student, text, 1, (1.0, 0.5), SeededNoise([0]), 8)
+    compile_layers(student, backend="eager")
+    torch.testing.assert_close(roll_clip(student, text, 1, (1.0, 0.5), SeededNoise([0]), 8), plain)
 
 
 @torch.no_grad()
@@ -138,7 +153,7 @@ def test_no_gradient_reaches_the_past_and_recomputing_changes_nothing() -> None:
     clean, noisy, levels = clips(student)
     past = clean.clone().requires_grad_(True)
     gradients = []
-    for checkpointing in (False, True):
+    for checkpointing in (False, True, 0.5):
         student.gradient_checkpointing = checkpointing
         student.zero_grad()
         text = student.encode_text(["a red ball", "b"])
@@ -146,8 +161,9 @@ def test_no_gradient_reaches_the_past_and_recomputing_changes_nothing() -> None:
         student.teacher_forced(clean, noisy, levels, text=student.encode_text(["a", "b"])).square().mean().backward()
         gradients.append([p.grad.clone() for p in student.parameters()])
     assert past.grad is None
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-7)
+    for plain, *others in zip(*gradients, strict=True):
+        for recomputed in others:
+            torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-7)
 
 
 def test_a_step_with_the_cache_has_the_gradient_of_its_own_block_only() -> None:
@@ -188,7 +204,34 @@ def test_the_cache_is_a_value() -> None:
 
 
 @torch.no_grad()
-def test_prompt_switch_recaches_the_past() -> None:
+def test_caches_that_follow_one_cache_do_not_meet() -> None:
+    student = tiny()
+    clean, noisy, levels = clips(student)
+    text = student.encode_text(["a", "b"])
+    past = student.commit(clean[:, :2], text, student.empty_cache())
+    first = student.commit(clean[:, 2:4], text, past)
+    before = copy.deepcopy(first)
+    student.commit(clean[:, 4:6], text, past)
+    student.velocity(noisy[:, 2:4], levels[:, 2:4], text, past)
+    student.velocity(noisy[:, 4:6], levels[:, 4:6], text, first)
+    for found, kept in ((first.keys, before.keys), (first.values, before.values)):
+        assert all(torch.equal(a, b) for a, b in zip(found, kept, strict=True))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_one_level_for_all_and_the_same_level_for_each_frame_are_the_same(grad: bool, gap) -> None:
+    student = tiny()
+    clean, noisy, _ = clips(student)
+    with torch.set_grad_enabled(grad):
+        text = student.encode_text(["a", "b"])
+        cache = student.commit(clean[:, :2], text, student.empty_cache())
+        one = student.velocity(noisy[:, 2:4], torch.tensor(0.625).expand(2, 2), text, cache)
+        apart = torch.tensor([[0.625, 0.625], [0.625, 0.5]])  # the first clip's frames are as before
+        assert gap(student.velocity(noisy[:, 2:4], apart, text, cache)[:1], one[:1].detach()) < 1e-6
+
+
+@torch.no_grad()
+def test_prompt_switch_recaches_the_past(gap) -> None:
     student = tiny(blocks=(2,), window=6, sink=0)
     first, second = student.encode_text(["a red ball"]), student.encode_text(["something else"])
     noise = SeededNoise([1])
@@ -207,7 +250,7 @@ def test_prompt_switch_recaches_the_past() -> None:
 
 
 @torch.no_grad()
-def test_given_first_frames_are_kept_and_seen() -> None:
+def test_given_first_frames_are_kept_and_seen(gap) -> None:
     student = tiny(blocks=(1, 2))
     text = student.encode_text(["a"])
     image = torch.randn(1, 1, *student.latent_shape)
@@ -235,17 +278,32 @@ def test_recorded_noise_is_taken_as_it_is() -> None:
     assert torch.equal(first, roll_clip(student, text, 1, (1.0, 0.5), noise, 8))
 
 
+@torch.no_grad()
+def test_a_window_of_one_block_sees_no_past() -> None:
+    student = tiny(window=2)
+    text = student.encode_text(["a"])
+    blocks = list(rollout(student, text, 1, (1.0, 0.5), SeededNoise([0]), 12))
+    assert len(blocks) == 6
+    assert student.commit(blocks[0], text, student.empty_cache()).frames == 0
+
+
 def test_past_the_trained_length_is_one_line_of_advice() -> None:
     student = tiny()
     with pytest.raises(ConfigError, match=r"latent frame 10 is past the 8 frames.*student\.window"):
         list(rollout(student, student.encode_text(["a"]), 1, (1.0,), SeededNoise([0])))
 
 
-def test_sizes_of_the_public_model() -> None:
+@pytest.mark.parametrize(
+    ("spec", "tensors", "parameters"),
+    [(wan_1_3b(), 825, 1_418_996_800), (wan_14b(), 1095, 14_288_491_584)],
+    ids=["1.3B", "14B"],
+)
+def test_sizes_of_the_public_models(spec: WanSpec, tensors: int, parameters: int) -> None:
     with torch.device("meta"):
-        student = WanStudent(wan_1_3b())
-    assert len(student.state_dict()) == 825
-    assert sum(p.numel() for p in student.parameters()) == 1_418_996_800
+        student = WanStudent(spec)
+    state = student.state_dict()
+    assert (len(state), sum(p.numel() for p in student.parameters())) == (tensors, parameters)
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == shapes(sizes_of_spec(spec))
     assert student.frame_tokens == 1560
 
 
@@ -254,6 +312,7 @@ def test_presets() -> None:
     assert [len(own) for own in PRESETS["causalforcing_frame_2step"].levels] == [4, 2]
     assert PRESETS["causvid"].levels == pytest.approx((1.0, 0.757, 0.522))
     spec = preset("longlive").apply(wan_1_3b())
-    assert (spec.blocks, spec.window, spec.sink) == ((3,), 12, 3)
+    assert (spec.blocks, spec.window, spec.sink, spec.joint_recache, spec.relative_rope) == ((3,), 12, 3, True, False)
+    assert preset("longlive_infinity").apply(spec) == replace(spec, relative_rope=True)
     with pytest.raises(ConfigError, match="choose one of selfforcing"):
         preset("nothing")

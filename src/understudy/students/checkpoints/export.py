@@ -6,6 +6,7 @@ from typing import Final
 from understudy.errors import CheckpointError
 from understudy.files import new_path
 from understudy.students.bundle import Bundle, bundle_folder, load_bundle, save_bundle
+from understudy.students.checkpoints.adapter import with_adapter
 from understudy.students.checkpoints.read import Checkpoint, names_public_checkpoint, read_checkpoint
 from understudy.students.checkpoints.start import sizes_of_spec
 from understudy.students.checkpoints.write import write_diffusers, write_self_forcing
@@ -15,7 +16,14 @@ from understudy.students.wan.spec import WanSpec
 FORMATS: Final = ("diffusers", "selfforcing", "lora", "bundle")
 
 
-def export(source: str, to: str, out: Path, weights: str | None = None, heads: int | None = None) -> str:
+def export(
+    source: str,
+    to: str,
+    out: Path,
+    weights: str | None = None,
+    heads: int | None = None,
+    adapter: Path | None = None,
+) -> str:
     """Write the student in ``source`` to the new place ``out``; return one line that says what was written.
 
     Args:
@@ -24,6 +32,7 @@ def export(source: str, to: str, out: Path, weights: str | None = None, heads: i
         out: a folder, or the file of ``selfforcing``.
         weights: which of a public checkpoint, see ``read_checkpoint``.
         heads: attention heads of a public checkpoint that does not say.
+        adapter: a LoRA file to merge into a public checkpoint, see ``with_adapter``.
 
     Raises:
         CheckpointError: ``source`` holds no whole student, or none that the format can hold.
@@ -43,7 +52,10 @@ def export(source: str, to: str, out: Path, weights: str | None = None, heads: i
         with new_path(out) as draft:
             save_bundle(bundle, draft)
         return f"bundle of {source}"
+    if adapter is not None and not public:
+        raise CheckpointError(f"{source} is no public checkpoint: its own adapter is merged already")
     found = read_checkpoint(source, weights, heads) if public else _of_bundle(load_bundle(source), to)
+    found = found if adapter is None else with_adapter(found, adapter)
     (write_diffusers if to == "diffusers" else write_self_forcing)(found.tensors, found.sizes, out)
     return f"{len(found.tensors)} tensors of {found.origin}, for {to}"
 

@@ -142,7 +142,7 @@ def _choose(content: Any, weights: str | None, path: Path) -> tuple[dict[str, Te
         content, wanted = content[name], WEIGHTS
     held = sorted(map(str, content)) if isinstance(content, Mapping) else [type(content).__name__]
     if "generator_lora" in held or any(".lora_" in key for key in held):
-        raise CheckpointError(f"{path} holds a LoRA adapter only: give its base, and this file as the adapter")
+        raise CheckpointError(f"{path} holds a LoRA adapter only: give its base, and this file as student.adapter")
     if (
         (weights is None or chosen)
         and isinstance(content, Mapping)

@@ -11,6 +11,7 @@ from understudy.config import StudentConfig
 from understudy.errors import CheckpointError, ConfigError
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle, bundle_folder
+from understudy.students.checkpoints.adapter import with_adapter
 from understudy.students.checkpoints.layout import WanSizes
 from understudy.students.checkpoints.read import read_checkpoint
 from understudy.students.wan.model import WanStudent
@@ -33,8 +34,6 @@ _SAME: Final = (
 def public_bundle(config: StudentConfig, codec: CodecModule | None) -> Bundle:
     """Return the checkpoint ``config.start`` with its preset's blocks, window, sink, levels and clip form.
 
-    Its layers recompute activations: a clip of the public size would not fit otherwise.
-
     Raises:
         ConfigError: preset, codec or text encoder is not named, or size and frames do not suit them.
         CheckpointError: the file holds no whole causal Wan transformer.
@@ -49,6 +48,8 @@ def public_bundle(config: StudentConfig, codec: CodecModule | None) -> Bundle:
     if config.text is None:
         raise ConfigError(f"{config.start} holds no text encoder: set student.text to {{kind: umt5, path: FOLDER}}")
     found = read_checkpoint(config.start)
+    if config.adapter is not None:
+        found = with_adapter(found, config.adapter, config.adapter_alpha)
     if found.sizes.image_dim is not None:
         raise CheckpointError(
             f"{found.origin} is an image-to-video Wan, which needs image features: give a text-to-video one"
@@ -57,8 +58,9 @@ def public_bundle(config: StudentConfig, codec: CodecModule | None) -> Bundle:
     spec = spec_of(found.sizes, chosen, form, codec.stride)
     with torch.device("meta"):  # the weights follow: nothing is drawn that is thrown away
         student = WanStudent(spec)
-    student.load_state_dict({name: tensor.float() for name, tensor in found.tensors.items()}, assign=True)
-    student.gradient_checkpointing = True
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    student.load_state_dict({name: tensor.to(dtype) for name, tensor in found.tensors.items()}, assign=True)
+    student.gradient_checkpointing = config.recompute
     latents = latent_frames(codec, form.frames)
     if sum(block_sizes(student, latents)) != latents:
         raise ConfigError(

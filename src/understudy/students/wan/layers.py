@@ -1,10 +1,11 @@
 """The layers of Wan with the parameter names of its public checkpoints.
 
-Tokens are [B, F n, D]: n patches for each of F latent frames. Every frame has its own modulation. Attention itself is
-given from outside, so one layer serves a cached block, a whole causal clip and a teacher-forced pair of clips.
+Tokens are [B, F n, D]: n patches for each of F latent frames. Every frame has a modulation [B, F, 1, D] of its own, or all
+share one [D], as in a rollout. Attention itself is given from outside, so one layer serves a cached block, a whole causal
+clip and a teacher-forced pair of clips.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,34 @@ def rotate(x: Tensor, phases: Tensor) -> Tensor:
     return torch.view_as_real(pairs * phases).flatten(-2).to(x.dtype)
 
 
+def modulated(x: Tensor, eps: float, shift: Tensor, scale: Tensor) -> Tensor:
+    """Return tokens [B, F n, D], normalised, times ``scale`` plus ``shift``: one of each for all [D], or [B, F, 1, D]."""
+    if shift.ndim == 1:
+        return F.layer_norm(x, shift.shape, scale, shift, eps)
+    normed = F.layer_norm(x, x.shape[-1:], eps=eps).unflatten(1, (shift.shape[1], -1))
+    return torch.addcmul(shift, normed, scale).flatten(1, 2)
+
+
+def gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """Return x + ``gate`` y for tokens [B, F n, D] and a gate [D] or [B, F, 1, D]."""
+    if gate.ndim == 1:
+        return torch.addcmul(x, y, gate)
+    frames = (gate.shape[1], -1)
+    return torch.addcmul(x.unflatten(1, frames), y.unflatten(1, frames), gate).flatten(1, 2)
+
+
+class _RMSNorm(nn.RMSNorm):
+    """On a CPU, where torch makes eight passes of it, in four."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x [B, L, D] over its root mean square, times the weight."""
+        if x.is_cuda or x.dtype != self.weight.dtype:
+            return super().forward(x)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        mean_square = torch.addcmul(length.new_full((), self.eps or 0.0), length, length, value=1 / x.shape[-1])
+        return x * mean_square.rsqrt() * self.weight
+
+
 class _Attention(nn.Module):
     """Projections and whole-width query and key norms of one attention."""
 
@@ -33,53 +62,52 @@ class _Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
-        self.norm_q, self.norm_k = nn.RMSNorm(dim, eps), nn.RMSNorm(dim, eps)
+        self.norm_q, self.norm_k = _RMSNorm(dim, eps), _RMSNorm(dim, eps)
 
     def query(self, x: Tensor) -> Tensor:
         """Return queries [B, L, H, d] of tokens [B, L, D]."""
-        return self.norm_q(self.q(x)).unflatten(-1, (self.heads, -1))
+        q = self.q(x)
+        return self.norm_q(q).to(q.dtype).unflatten(-1, (self.heads, -1))
 
     def key_value(self, x: Tensor) -> KeyValue:
         """Return keys and values [B, L, H, d] of tokens [B, L, D]."""
-        return self.norm_k(self.k(x)).unflatten(-1, (self.heads, -1)), self.v(x).unflatten(-1, (self.heads, -1))
+        k, v = self.k(x), self.v(x)
+        return self.norm_k(k).to(k.dtype).unflatten(-1, (self.heads, -1)), v.unflatten(-1, (self.heads, -1))
 
 
 class WanLayer(nn.Module):
-    """Self-attention, attention to the text, MLP; the first and the last modulated per frame."""
+    """Self-attention, attention to the text, MLP; the first and the last modulated by the noise level."""
 
     def __init__(self, index: int, dim: int, ffn_dim: int, heads: int, eps: float) -> None:
         super().__init__()
-        self.index = index
-        self.norm1 = nn.LayerNorm(dim, eps, elementwise_affine=False)
+        self.index, self.eps = index, eps
         self.self_attn = _Attention(dim, heads, eps)
         self.norm3 = nn.LayerNorm(dim, eps)
         self.cross_attn = _Attention(dim, heads, eps)
-        self.norm2 = nn.LayerNorm(dim, eps, elementwise_affine=False)
         self.ffn = nn.Sequential(nn.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(ffn_dim, dim))
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) * dim**-0.5)
 
     def modulate(self, base: Tensor) -> tuple[Tensor, ...]:
-        """Return shift, 1 + scale, gate of attention and MLP, each [B, F, 1, D], for ``base`` [B, F, 6, D]."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (base + self.modulation).unsqueeze(3).unbind(2)
-        return shift1, 1 + scale1, gate1, shift2, 1 + scale2, gate2
+        """Return shift, 1 + scale, gate of attention and of the MLP for ``base`` [B, F, 6, D], [B, F, 1, D] or [D] each."""
+        return _rows(base + self.modulation, scales=(1, 4))
 
-    def attended_tokens(self, x: Tensor, table: tuple[Tensor, ...]) -> Tensor:
-        """Return what self-attention projects: normalised, modulated tokens [B, F n, D]."""
-        frames = table[0].shape[1]
-        return torch.addcmul(table[0], self.norm1(x).unflatten(1, (frames, -1)), table[1]).flatten(1, 2)
+    def project(self, x: Tensor, table: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values [B, F n, H, d] of tokens [B, F n, D], before rotation."""
+        inner = modulated(x, self.eps, *table[:2])
+        return self.self_attn.query(inner), *self.self_attn.key_value(inner)
 
-    def forward(self, x: Tensor, table: tuple[Tensor, ...], text: KeyValue | Tensor, attend: Attend) -> Tensor:
-        """Return new tokens [B, F n, D]; ``text`` is its keys and values, or tokens [B, S, D] to make them of."""
-        frames = (table[0].shape[1], -1)
-        inner, attn = self.attended_tokens(x, table), self.self_attn
-        y = attn.o(attend(self.index, attn.query(inner), *attn.key_value(inner)).flatten(2))
-        x = torch.addcmul(x.unflatten(1, frames), y.unflatten(1, frames), table[2]).flatten(1, 2)
+    def finish(self, x: Tensor, y: Tensor, table: tuple[Tensor, ...], text: KeyValue | Tensor) -> Tensor:
+        """Return new tokens [B, F n, D] of tokens x and what they attended to, y [B, F n, H, d]."""
+        gate, shift, scale, last_gate = table[2:]
+        x = gated(x, self.self_attn.o(y.flatten(2)), gate)
         cross = self.cross_attn
         k, v = cross.key_value(text) if isinstance(text, Tensor) else text
         x = x + cross.o(attention(cross.query(self.norm3(x)), k, v).flatten(2))
-        x = x.unflatten(1, frames)
-        y = self.ffn(torch.addcmul(table[3], self.norm2(x), table[4]))
-        return torch.addcmul(x, y, table[5]).flatten(1, 2)
+        return gated(x, self.ffn(modulated(x, self.eps, shift, scale)), last_gate)
+
+    def forward(self, x: Tensor, table: tuple[Tensor, ...], text: KeyValue | Tensor, attend: Attend) -> Tensor:
+        """Return new tokens [B, F n, D]; ``text`` is its keys and values, or tokens [B, S, D] to make them of."""
+        return self.finish(x, attend(self.index, *self.project(x, table)), table, text)
 
 
 class WanHead(nn.Module):
@@ -87,14 +115,24 @@ class WanHead(nn.Module):
 
     def __init__(self, dim: int, patch_dim: int, eps: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim, eps, elementwise_affine=False)
+        self.eps = eps
         self.head = nn.Linear(dim, patch_dim)
         self.modulation = nn.Parameter(torch.randn(1, 2, dim) * dim**-0.5)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return patches [B, F, n, P] of tokens [B, F n, D] under the time embedding ``condition`` [B, F, D]."""
-        shift, scale = (condition.unsqueeze(2) + self.modulation).unsqueeze(3).unbind(2)
-        return self.head(torch.addcmul(shift, self.norm(x).unflatten(1, (condition.shape[1], -1)), 1 + scale))
+    def modulate(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """Return shift and 1 + scale, [B, F, 1, D] or [D] each, for the time embedding ``condition`` [B, F, D]."""
+        return _rows(condition.unsqueeze(2) + self.modulation, scales=(1,))
+
+    def forward(self, x: Tensor, table: tuple[Tensor, ...]) -> Tensor:
+        """Return patches [B, F n, P] of tokens [B, F n, D]."""
+        return self.head(modulated(x, self.eps, *table))
+
+
+def _rows(table: Tensor, scales: Collection[int]) -> tuple[Tensor, ...]:
+    """Split ``table`` [B, F, R, D] into R modulations [B, F, 1, D], or [D] if B = F = 1; add 1 to those at ``scales``."""
+    one = table.shape[:2] == (1, 1)
+    rows = table.flatten(0, 2).unbind(0) if one else table.unsqueeze(3).unbind(2)
+    return tuple(1 + row if place in scales else row for place, row in enumerate(rows))
 
 
 def frame_phases(positions: Tensor, rows: int, columns: int, head_dim: int) -> Tensor:

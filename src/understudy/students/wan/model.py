@@ -7,11 +7,11 @@ block by block over what each block sees: no mask, any token count, the same win
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,6 +24,7 @@ from understudy.students.wan.layers import (
     WanLayer,
     attention,
     frame_phases,
+    modulated,
     rotate,
     time_features,
 )
@@ -43,19 +44,23 @@ class WanCache:
     Attributes:
         frames: latent frames held.
         seen: latent frames drawn since the start; larger than ``frames`` once the window has rolled.
+        slots: the storage of keys and values with room for one block behind them, where a step without gradients puts its
+            own ones to have them beside the past without a copy of it.
     """
 
     keys: tuple[Tensor, ...] = ()
     values: tuple[Tensor, ...] = ()
     frames: int = 0
     seen: int = 0
+    slots: tuple[KeyValue, ...] = field(default=(), repr=False)
 
 
 class WanStudent(StudentModule):
     """See ``Student`` for the contract and ``WanSpec`` for sizes.
 
     Attributes:
-        gradient_checkpointing: recompute the layers in the backward pass instead of keeping their activations.
+        gradient_checkpointing: share of the layers that are recomputed in the backward pass instead of keeping their
+            activations; False is none, True is all.
         source: the text encoder; not part of the weights.
     """
 
@@ -75,7 +80,7 @@ class WanStudent(StudentModule):
         self.blocks = nn.ModuleList(WanLayer(i, dim, spec.ffn_dim, spec.heads, spec.eps) for i in range(spec.layers))
         self.head = WanHead(dim, rows * columns * spec.out_channels, spec.eps)
         self.source = TextSource(spec.text, spec.text_dim, spec.text_len)
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing: float = False
         self._phase_tables: dict[tuple[Any, ...], Tensor] = {}
 
     @classmethod
@@ -117,7 +122,7 @@ class WanStudent(StudentModule):
         tokens = self.text_embedding(embeddings.to(self.patch_embedding.weight))
         if torch.is_grad_enabled():
             return WanText(tokens)
-        return WanText(tokens, tuple(layer.cross_attn.key_value(tokens) for layer in self._layers()), {})
+        return WanText(tokens, tuple(layer.cross_attn.key_value(tokens) for layer in self.layers()), {})
 
     def empty_cache(self) -> WanCache:
         """Return the cache before the first block."""
@@ -126,25 +131,41 @@ class WanStudent(StudentModule):
     def velocity(self, noisy: Tensor, levels: Tensor, text: WanText, cache: WanCache) -> Tensor:
         """Return the velocity [B, b, C, h, w] of one noisy block at ``levels`` [B, b], given its clean past."""
         self._check(noisy, cache)
-        tokens, condition = self._run(noisy, levels, text, self._beside(cache, noisy, None))
-        return self._unpatch(self.head(tokens, condition), noisy)
+        tokens, table = self._run(noisy, levels, text, self._beside(cache, noisy, None))
+        return self._unpatch(self.head(tokens, table), noisy)
 
     @torch.no_grad()
     def commit(self, clean: Tensor, text: WanText, cache: WanCache) -> WanCache:
         """Return ``cache`` extended by the clean block [B, b, C, h, w], rolled to the window; no gradient enters it."""
         self._check(clean, cache)
+        return self._commit(clean, text, cache)
+
+    @torch.no_grad()
+    def recache(self, past: Sequence[Tensor], text: WanText, seen: int, cache: WanCache | None = None) -> WanCache:
+        """See ``StudentModule`` and ``WanSpec.joint_recache``."""
+        if not (self.spec.joint_recache and past):
+            return super().recache(past, text, seen, cache)
+        clean, base = torch.cat(list(past), 1), WanCache()
+        if cache is not None and seen > clean.shape[1]:
+            clean, held = clean[:, self.spec.sink :], self.spec.sink * self._tokens(*clean.shape[3:])
+            keys, values = (tuple(t[:, :held] for t in kept) for kept in (cache.keys, cache.values))
+            base = WanCache(keys, values, self.spec.sink, seen - clean.shape[1])
+        return self._commit(clean, text, base)
+
+    def _commit(self, clean: Tensor, text: WanText, cache: WanCache) -> WanCache:
         own: list[KeyValue] = []
         attend = self._beside(cache, clean, own)
-        self._run(clean, clean.new_zeros(clean.shape[:2]), text, attend, own)
-        frames, n = cache.frames + clean.shape[1], self._tokens(*clean.shape[3:])
-        spans = self._visible(frames, self.spec.window - min(self.spec.blocks))
-
-        def joined(past: tuple[Tensor, ...], which: int) -> tuple[Tensor, ...]:
-            whole = [torch.cat([past[i], new[which]], 1) if past else new[which] for i, new in enumerate(own)]
-            return tuple(_parts(tensor, spans, n) for tensor in whole)
-
+        self._run(clean, clean.new_zeros(()).expand(clean.shape[:2]), text, attend, own)
+        frames, n = clean.shape[1], self._tokens(*clean.shape[3:])
+        spans = self._visible(cache.frames + frames, self.spec.window - min(self.spec.blocks))
         kept = sum(high - low for low, high in spans)
-        return WanCache(joined(cache.keys, 0), joined(cache.values, 1), kept, cache.seen + clean.shape[1])
+        room = (kept + max(self.spec.blocks)) * n
+        slots = []
+        for i, new in enumerate(own):
+            old = (cache.keys[i], cache.values[i]) if cache.frames else (new[0][:, :0], new[1][:, :0])
+            slots.append((_grown(old[0], new[0], spans, room, n), _grown(old[1], new[1], spans, room, n)))
+        keys, values = (tuple(slot[which][:, : kept * n] for slot in slots) for which in (0, 1))
+        return WanCache(keys, values, kept, cache.seen + frames, tuple(slots))
 
     def teacher_forced(self, clean: Tensor, noisy: Tensor, levels: Tensor, text: WanText) -> Tensor:
         """Return the velocity [B, F, C, h, w] of all noisy blocks: block i sees clean blocks < i and itself.
@@ -156,57 +177,68 @@ class WanStudent(StudentModule):
             raise ConfigError(f"clean and noisy clips differ in shape: {list(clean.shape)} and {list(noisy.shape)}")
         both, f = torch.cat([clean, noisy], 1), clean.shape[1]
         attend = self._parallel(both, f)
-        tokens, condition = self._run(both, torch.cat([torch.zeros_like(levels), levels], 1), text, attend)
-        skip = f * self._tokens(*clean.shape[3:])
-        return self._unpatch(self.head(tokens[:, skip:], condition[:, f:]), noisy)
+        tokens, table = self._run(both, torch.cat([torch.zeros_like(levels), levels], 1), text, attend)
+        shown = tuple(row if row.ndim == 1 else row[:, f:] for row in table)
+        return self._unpatch(self.head(tokens[:, f * self._tokens(*clean.shape[3:]) :], shown), noisy)
 
     def block_causal(self, clip: Tensor, levels: Tensor, text: WanText) -> Tensor:
         """Return the velocity [B, F, C, h, w] of a clip at ``levels`` [B, F] whose blocks see each other as they are.
 
         With one block of F frames this is the bidirectional model.
         """
-        tokens, condition = self._run(clip, levels, text, self._parallel(clip, clip.shape[1]))
-        return self._unpatch(self.head(tokens, condition), clip)
+        tokens, table = self._run(clip, levels, text, self._parallel(clip, clip.shape[1]))
+        return self._unpatch(self.head(tokens, table), clip)
 
-    def _layers(self) -> list[WanLayer]:
+    def layers(self) -> list[WanLayer]:
+        """Return the transformer layers, first to last."""
         return [layer for layer in self.blocks if isinstance(layer, WanLayer)]
 
     def _run(
         self, x: Tensor, levels: Tensor, text: WanText, attend: Attend, kept: list[KeyValue] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Run the layers on latents [B, F, C, h, w]; return tokens [B, F n, D] and the time embedding [B, F, D].
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run the layers on latents [B, F, C, h, w]; return tokens [B, F n, D] and the head's modulation.
 
-        For a commit (``kept``) only keys and values matter, so the last layer stops where it has them.
+        For a commit (``kept``) only keys and values matter, so the last layer stops where it has them. They are kept for
+        steps with gradients as well; what else is made without gradients is not, and inference mode saves its book-keeping.
         """
-        condition, tables = self._modulation(levels, text)
+        tables, head = self._modulation(levels, text)
         tokens, grad = self._embed(x), torch.is_grad_enabled()
-        for i, layer in enumerate(self._layers()):
-            if kept is not None and i == self.spec.layers - 1:
-                k, v = layer.self_attn.key_value(layer.attended_tokens(tokens, tables[i]))
-                attend(i, k, k, v)
-                break
-            words = text.layers[i] if text.layers and not grad else text.tokens
-            if grad and self.gradient_checkpointing:
-                tokens = checkpoint(layer, tokens, tables[i], words, attend, use_reentrant=False)
-            else:
-                tokens = layer(tokens, tables[i], words, attend)
-        return tokens, condition
+        with nullcontext() if grad or kept is not None else torch.inference_mode():
+            for i, layer in enumerate(self.layers()):
+                if kept is not None and i == self.spec.layers - 1:
+                    k, v = layer.self_attn.key_value(modulated(tokens, layer.eps, *tables[i][:2]))
+                    attend(i, k, k, v)
+                    break
+                words = text.layers[i] if text.layers and not grad else text.tokens
+                if grad and i < self.gradient_checkpointing * self.spec.layers:
+                    tokens = checkpoint(layer, tokens, tables[i], words, attend, use_reentrant=False)
+                else:
+                    tokens = layer(tokens, tables[i], words, attend)
+        return tokens, head
 
-    def _modulation(self, levels: Tensor, text: WanText) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-        """Return the time embedding [B, F, D] and every layer's modulation; a rollout meets the same few levels again."""
+    def _modulation(self, levels: Tensor, text: WanText) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        """Return the modulation of every layer and of the head at ``levels`` [B, F]: one for all at a single level.
+
+        A rollout meets the same few levels again and again, and expands one number to [B, F]: that it is one is then known
+        without asking a GPU.
+        """
         memo = None if torch.is_grad_enabled() or levels.is_cuda else text.tables
-        key = () if memo is None else (*levels.shape, *levels.flatten().tolist())
+        values = () if levels.is_cuda else tuple(levels.flatten().tolist())
+        if levels.stride() == (0, 0) or len(set(values)) == 1:
+            levels, values = levels[:1, :1], values[:1]
+        key = (*levels.shape, *values)
         if memo is not None and key in memo:
-            return memo[key]
+            *tables, head = memo[key]
+            return tables, head
         features = time_features(levels, self.spec.freq_dim).to(self.patch_embedding.weight.dtype)
         condition = self.time_embedding(features)
         base = self.time_projection(condition).unflatten(-1, (6, self.spec.dim))
-        made = condition, [layer.modulate(base) for layer in self._layers()]
+        made = [*(layer.modulate(base) for layer in self.layers()), self.head.modulate(condition)]
         if memo is not None:
             if len(memo) >= _TABLES_KEPT:
                 memo.clear()
             memo[key] = made
-        return made
+        return made[:-1], made[-1]
 
     def _beside(self, cache: WanCache, block: Tensor, kept: list[KeyValue] | None) -> Attend:
         """Return the attention of one block over the visible past and itself; own keys and values go to ``kept``."""
@@ -216,7 +248,9 @@ class WanStudent(StudentModule):
         past = sum(high - low for low, high in spans)
         first = 0 if relative else cache.seen
         phases = self._phases(first, past + frames if relative else frames, block)
-        last = self.spec.layers - 1
+        last, low, high = self.spec.layers - 1, past * n, (past + frames) * n
+        # Frames that are skipped over lie between sink and window only where block sizes differ.
+        beside = cache.slots if not torch.is_grad_enabled() and past == cache.frames else ()
 
         def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             own = k if relative else rotate(k, phases)
@@ -225,7 +259,10 @@ class WanStudent(StudentModule):
                 if i == last:
                     return q
             keys, values = own, v
-            if past:
+            if beside:
+                keys, values = (slot[:, :high] for slot in beside[i])
+                keys[:, low:], values[:, low:] = own, v
+            elif past:
                 keys = torch.cat([*_pieces(cache.keys[i], spans, n), own], 1)
                 values = torch.cat([*_pieces(cache.values[i], spans, n), v], 1)
             if relative:
@@ -287,11 +324,8 @@ class WanStudent(StudentModule):
 
     def _embed(self, latents: Tensor) -> Tensor:
         """Patchify [B, F, C, h, w] into tokens [B, F n, D]."""
-        b, f, c, h, w = latents.shape
-        _, p, q = self.spec.patch
-        patches = latents.reshape(b, f, c, h // p, p, w // q, q).permute(0, 1, 3, 5, 2, 4, 6)
-        weight = self.patch_embedding.weight.flatten(1)
-        return F.linear(patches.reshape(b, -1, c * p * q).to(weight.dtype), weight, self.patch_embedding.bias)
+        patches = self.patch_embedding(latents.to(self.patch_embedding.weight.dtype).transpose(1, 2))
+        return patches.flatten(2).transpose(1, 2).contiguous()
 
     def _unpatch(self, patches: Tensor, like: Tensor) -> Tensor:
         """Turn patches [B, F, n, p * q * C] into latents [B, F, C, h, w] of the size and type of ``like``."""
@@ -320,6 +354,18 @@ class WanStudent(StudentModule):
             )
 
 
+def _grown(past: Tensor, own: Tensor, spans: Sequence[tuple[int, int]], room: int, n: int) -> Tensor:
+    """Return storage [B, room, H, d] that begins with the frames of ``spans`` of past and own ones put together."""
+    seen = past.shape[1] // n
+    before = [(low, min(high, seen)) for low, high in spans if low < seen]
+    after = [(max(low, seen) - seen, high - seen) for low, high in spans if high > seen]
+    pieces = [*_pieces(past, before, n), *_pieces(own, after, n)]
+    storage = own.new_empty(own.shape[0], room, *own.shape[2:])
+    if pieces:
+        torch.cat(pieces, 1, out=storage[:, : sum(piece.shape[1] for piece in pieces)])
+    return storage
+
+
 def _pieces(tensor: Tensor, spans: Sequence[tuple[int, int]], n: int) -> list[Tensor]:
     """Return the frames of ``spans`` of keys or values [B, L, H, d] with n tokens a frame, neighbours in one piece."""
     merged: list[tuple[int, int]] = []
@@ -335,3 +381,10 @@ def _parts(tensor: Tensor, spans: Sequence[tuple[int, int]], n: int) -> Tensor:
     """Return the frames of ``spans`` of [B, L, H, d] put together."""
     pieces = _pieces(tensor, spans, n)
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+
+
+def compile_layers(student: WanStudent, **options: Any) -> None:
+    """Let torch compile what lies between attentions: fixed shapes, whatever the past; ``options`` of torch.compile."""
+    for layer in student.layers():
+        for name in ("project", "finish"):
+            setattr(layer, name, torch.compile(getattr(layer, name), dynamic=False, fullgraph=True, **options))

@@ -31,6 +31,8 @@ class WanSpec:
         sink: first frames that stay visible when the window rolls.
         relative_rope: rotary positions count inside the attended window, and keys are cached unrotated; otherwise they
             are absolute, as in the public checkpoints.
+        joint_recache: a new prompt's past is cached in one pass whose frames all see each other, and a sink beyond the
+            window keeps the prompt it was drawn with, as LongLive was trained; otherwise block by block, as it was drawn.
         text: the text encoder, ``kind`` or ``kind:where``; see ``students.wan.text``.
     """
 
@@ -52,6 +54,7 @@ class WanSpec:
     window: int = 0
     sink: int = 0
     relative_rope: bool = False
+    joint_recache: bool = False
     text: str = "umt5"
 
     def __post_init__(self) -> None:
@@ -95,7 +98,7 @@ class WanPreset:
     """What a public checkpoint needs to be run as it was trained.
 
     Attributes:
-        blocks, window, sink: see ``WanSpec``.
+        blocks, window, sink, relative_rope, joint_recache: see ``WanSpec``.
         steps: timesteps of its sampler in 0..1000, before the shift; one list for each of the first blocks.
         shift: timestep shift.
         form: the clips it draws.
@@ -109,6 +112,8 @@ class WanPreset:
     shift: float
     source: str
     form: ClipForm = _FORM
+    relative_rope: bool = False
+    joint_recache: bool = False
 
     @property
     def levels(self) -> flow.Levels:
@@ -117,8 +122,9 @@ class WanPreset:
         return lists[0] if len(lists) == 1 else lists
 
     def apply(self, spec: WanSpec) -> WanSpec:
-        """Return ``spec`` with this preset's blocks, window and sink."""
-        return replace(spec, blocks=self.blocks, window=self.window, sink=self.sink)
+        """Return ``spec`` with this preset's blocks and memory."""
+        names = ("blocks", "window", "sink", "relative_rope", "joint_recache")
+        return replace(spec, **{name: getattr(self, name) for name in names})
 
 
 def _shifted(steps: Sequence[int], shift: float) -> tuple[float, ...]:
@@ -132,7 +138,10 @@ PRESETS: Final[dict[str, WanPreset]] = {
     "causalforcing_frame": WanPreset((1,), 0, 0, (_FOUR,), 5.0, "Causal-Forcing, frame-wise, text or image to video"),
     "causalforcing_frame_2step": WanPreset((1,), 0, 0, (_FOUR, (1000, 500)), 5.0, "Causal-Forcing++, two steps"),
     "causalforcing_frame_1step": WanPreset((1,), 0, 0, (_FOUR, (1000,)), 5.0, "Causal-Forcing++, one step"),
-    "longlive": WanPreset((3,), 12, 3, (_FOUR,), 5.0, "LongLive v1.0, 2509.22622"),
+    "longlive": WanPreset((3,), 12, 3, (_FOUR,), 5.0, "LongLive v1.0, 2509.22622", joint_recache=True),
+    "longlive_infinity": WanPreset(
+        (3,), 12, 3, (_FOUR,), 5.0, "LongLive v1.0 without end", relative_rope=True, joint_recache=True
+    ),
     "causvid": WanPreset((3,), 0, 0, ((1000, 757, 522),), 1.0, "CausVid, 2412.07772; its steps are not shifted"),
 }
 """Settings of the public checkpoints by name."""

@@ -28,7 +28,7 @@ class WanText:
 
     tokens: Tensor
     layers: tuple[tuple[Tensor, Tensor], ...] = ()
-    tables: dict[tuple[float, ...], tuple[Tensor, list[tuple[Tensor, ...]]]] | None = field(default=None, repr=False)
+    tables: dict[tuple[float, ...], list[tuple[Tensor, ...]]] | None = field(default=None, repr=False)
 
     def index(self, rows: Tensor) -> "WanText":
         """Return the conditioning of the given rows [B'] (int64)."""

@@ -1,0 +1,39 @@
+"""The GPU benchmarks of the Wan student run from end to end on a CPU, at a tiny size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(script: str, out: Path, *options: str) -> dict:
+    command = [sys.executable, str(ROOT / "benchmarks" / script), "--device", "cpu", "--json", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=dict(os.environ), check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+@pytest.mark.slow
+def test_the_wan_benchmark(tmp_path: Path) -> None:
+    found = run("wan.py", tmp_path / "out.json", "--size", "recordings", "--repeat", "1")
+    assert found["matrix_tflops_per_second"] > 0
+    for part in ("first block", "middle block", "last block", "velocity", "commit", "rollout"):
+        assert found[part]["ms"] > 0
+        assert found[part]["share_of_ceiling"] > 0
+    assert found["first block"]["tflop"] < found["middle block"]["tflop"] < found["last block"]["tflop"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--whole", "--recompute", "1"), ("--preset", "longlive", "--recompute", "0")])
+def test_the_wan_step_benchmark(more: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    found = run("wan_step.py", tmp_path / "out.json", "--size", "tiny", "--rank", "4", *more)
+    assert found["by_block"] is ("--whole" not in more)
+    assert found["loss"] > 0
+    assert found["update_of_rollout"] == pytest.approx(found["update_seconds"] / found["rollout_seconds"])
+    assert found["estimated_gib"] > 0
