@@ -180,6 +180,8 @@ def test_nothing_is_asked_without_permission_or_approval(world: World, tmp_path:
     store, jobs = ClipStore(tmp_path / "store", create=True), plan_jobs(PROMPTS[:1], 1, 0)
     with pytest.raises(ConfigError, match="permission"):
         collect(teacher(world, terms=Terms("unknown", "nobody read them")), jobs, store, TINY, ignore)
+    with pytest.raises(ConfigError, match=r"sentence \('my own' is too short\)"):
+        collect(teacher(world, terms=Terms("no", "they say no")), jobs, store, TINY, ignore, permission="my own")
     with pytest.raises(ConfigError, match="may charge"):
         collect(teacher(world, price=0.3), jobs, store, TINY, ignore)
     assert world.jobs == {}

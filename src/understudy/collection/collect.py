@@ -113,8 +113,9 @@ def permitted(terms: str | Terms, permission: str = "") -> str:
         return terms
     said = " ".join(permission.split())
     if terms.training in ("no", "unknown") and len(said.split()) < 3:
+        short = f" ({said!r} is too short)" if said else ""
         raise ConfigError(
-            f"{terms}; this teacher is not asked unless you state, in a sentence, what permits you to train on its "
+            f"{terms}; this teacher is not asked unless you state, in a sentence{short}, what permits you to train on its "
             "outputs: collection.permission (or --permission), which is written into every record"
         )
     return f"{terms}; the user states: {said}" if said else str(terms)

@@ -50,7 +50,7 @@ def build(config: TeacherConfig, sealed: Path | None = None) -> Teacher | JobTea
     return WireTeacher(
         shape,
         Web(
-            config.url or shape.url,
+            _without_repeat(config.url or shape.url, shape.submit),
             shape.key_env if config.key_env is None else config.key_env,
             shape.auth,
             config.plain_http,
@@ -64,6 +64,15 @@ def build(config: TeacherConfig, sealed: Path | None = None) -> Teacher | JobTea
         config.currency,
         config.idempotent,
     )
+
+
+def _without_repeat(url: str, path: str) -> str:
+    """Return ``url`` without an end that ``path`` begins with: base addresses are written with /v1 and without."""
+    url, parts = url.rstrip("/"), path.split("/")
+    for count in range(len(parts), 1, -1):
+        if url.endswith(repeated := "/".join(parts[:count])):
+            return url.removesuffix(repeated)
+    return url
 
 
 def _terms(config: RequestConfig, kind: str, model: str) -> Terms:

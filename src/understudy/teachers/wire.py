@@ -190,7 +190,7 @@ class WireTeacher:
         if reply.status >= 400:
             if self._took_one:  # the form of our requests is right, so it is this prompt
                 raise PromptRejected(f"{said} (status {reply.status})")
-            raise TeacherError(f"{said} (status {reply.status}); check teacher.model and teacher.body")
+            raise TeacherError(f"{said} (status {reply.status}); check teacher.url, teacher.model and teacher.body")
 
     def _check_codes(self, reply: Reply) -> None:
         """Raise what the codes and words of an answer mean."""
