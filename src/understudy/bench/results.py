@@ -175,6 +175,8 @@ def _markdown(
     ]
     for setting in suite.settings or {"all": {}}:
         here = [e for e in entries if e["setting"] == setting and e["family"] == "all"]
+        if not here:  # settings that --settings left out
+            continue
         shown = [m for m in _SHOWN if any(m in e["metrics"] for e in here)]
         if setting != "all":
             lines += [f"## {setting}", ""]
