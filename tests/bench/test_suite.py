@@ -113,6 +113,9 @@ def test_the_table_pairs_by_seed_and_keeps_failures(small) -> None:
     assert "drop" in text
     assert json.loads((out / "results.json").read_text())["suite"] == "s"
     assert (out / "results.csv").read_text().count("\n") > 3
+    kept = [json.loads(line) for line in (out / "cells.jsonl").read_text().splitlines()]
+    assert [cell["row"] for cell in kept] == ["start", "sft", "sft", "twice"]
+    assert kept[2]["prompts"]["q"]["law_error"] == pytest.approx(4.9)
 
 
 def test_finished_cells_are_known_and_others_settings_refused(small) -> None:

@@ -127,7 +127,7 @@ def _plain(interval: Interval) -> dict[str, float | int | None]:
 
 
 def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str], head: Mapping[str, Any]) -> Path:
-    """Write results.json, results.csv and results.md into the suite's folder; return the last."""
+    """Write results.json, results.csv, cells.jsonl (every cell, every prompt) and results.md; return the last."""
     entries = summarise(suite, results)
     folder = suite.out
     teacher = next((r["teacher"] for r in results if r.get("teacher")), None)
@@ -144,8 +144,19 @@ def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str]
     }
     write_json_atomic(folder / "results.json", document)
     write_text_atomic(folder / "results.csv", _csv(entries))
+    lines = (json.dumps(_short(result), separators=(",", ":")) for result in results)
+    write_text_atomic(folder / "cells.jsonl", "".join(f"{line}\n" for line in lines))
     write_text_atomic(folder / "results.md", _markdown(suite, entries, left_out, head))
     return folder / "results.md"
+
+
+def _short(value: Any) -> Any:
+    """Return a JSON value with its numbers to five digits: what is behind that is noise, and half of the file."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, Mapping):
+        return {key: _short(part) for key, part in value.items()}
+    return [_short(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _csv(entries: Iterable[Mapping[str, Any]]) -> str:
