@@ -142,8 +142,8 @@ class StudentConfig(Section):
     """The student to train."""
 
     start: str = "builtin:frame"
-    """Bundle of student, codec and sampler: a folder, or builtin:frame (frame-wise) or builtin:block (block-wise); or a
-    public Wan checkpoint, file or folder, together with ``preset``."""
+    """Bundle of student, codec and sampler: a folder, or builtin:frame (frame-wise), builtin:block (block-wise) or
+    builtin:base (not distilled); or a public Wan checkpoint, file or folder, together with ``preset``."""
     preset: str | None = None
     """Blocks, window, sampler and clip form of a public checkpoint: selfforcing, causalforcing_chunk,
     causalforcing_frame, longlive, ...; it also needs ``codec`` and ``text``."""

@@ -121,7 +121,7 @@ def make(config: StartConfig) -> None:
         stage = Stage(steps, config.pretrain_batch, config.pretrain_lr, config.matrix_lr)
         base = pretrain(base.requires_grad_(True), latents, prompts, stage, config.seed + index, report)
         note = f"recipes/start.yaml: base after pass {index + 1} of {len(config.pretrain_steps)}, not distilled"
-        save_bundle(Bundle(base.eval(), codec, (1.0, 0.75, 0.5, 0.25), form, note), config.out / "base")
+        save_bundle(Bundle(base.eval(), codec, (1.0, 0.75, 0.5, 0.25), form, note), config.out / "base", half=True)
     count = config.distil_clips
     for name, block in config.students.items():
         student = CausalVideoTransformer(TransformerSpec(**{**base.config(), "block_frames": block}))

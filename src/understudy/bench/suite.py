@@ -12,6 +12,7 @@ from understudy.errors import ConfigError
 from understudy.experiment import config_hash
 from understudy.files import sha256_hex
 from understudy.recipes import load_recipe, read_yaml
+from understudy.students.bundle import bundle_folder
 
 _SEED: Final = "{seed}"
 
@@ -40,16 +41,16 @@ class RowConfig(Section):
     """false: the start student as it is."""
     after: str | None = None
     """Begin with what this row has trained, in the same setting and with the same seed."""
-    start: Path | None = None
+    start: str | None = None
     """Bundle to begin with, {seed} in it standing for the seed; left out, and said to be, where there is none."""
     distil: DistilConfig | None = None
     """Distil the result to few steps."""
     against: str = "start"
     """Row that counts as its start in differences."""
 
-    def bundle(self, seed: int) -> Path | None:
+    def bundle(self, seed: int) -> str | None:
         """Return the bundle to begin with for this seed, if it names one."""
-        return None if self.start is None else Path(str(self.start).replace(_SEED, str(seed)))
+        return None if self.start is None else self.start.replace(_SEED, str(seed))
 
 
 class LongConfig(Section):
@@ -144,9 +145,11 @@ def cells(suite: SuiteConfig, path: Path) -> tuple[list[Cell], list[str]]:
     found, left_out = [], []
     for setting, changes in (suite.settings or {"all": {}}).items():
         for name, row in suite.rows.items():
-            seeds = suite.seeds if row.train or _SEED in str(row.start) else suite.seeds[:1]
+            seeds = suite.seeds if row.train or _SEED in (row.start or "") else suite.seeds[:1]
             absent = [
-                bundle for seed in seeds if (bundle := row.bundle(seed)) and not (bundle / "config.json").is_file()
+                bundle
+                for seed in seeds
+                if (bundle := row.bundle(seed)) and not (bundle_folder(bundle) / "config.json").is_file()
             ]
             if absent:
                 left_out.append(
@@ -166,7 +169,7 @@ def _cell(suite: SuiteConfig, path: Path, setting: str, changes: dict[str, Any],
     overrides = [(key, json.dumps(value)) for key, value in values.items()]
     overrides += [("seed", str(seed)), ("out", json.dumps(str(folder))), ("name", json.dumps(f"{name}, {setting}"))]
     if (bundle := row.bundle(seed)) is not None:
-        overrides.append(("student.start", json.dumps(str(bundle))))
+        overrides.append(("student.start", json.dumps(bundle)))
     config = load_recipe(path.parent / row.recipe, overrides).model_copy(update={"compare": {}})
     origin, before = config.student.start, None
     if row.after is not None:
