@@ -69,6 +69,7 @@ def test_a_row_begins_with_another_suites_students_seed_by_seed(small) -> None:
         ("rows:\n  a: {recipe: row.yaml, after: b}\n", "leads to 'b'"),
         ("rows:\n  a: {recipe: row.yaml, wrong: 1}\n", "wrong"),
         ("rows: {}\n", "rows"),
+        ("settings:\n  a, b: {}\nrows:\n  a: {recipe: row.yaml}\n", "'a, b' has a comma"),
     ],
 )
 def test_a_wrong_suite_is_one_clear_line(tmp_path, change, message) -> None:

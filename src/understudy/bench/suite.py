@@ -130,6 +130,11 @@ def load_suite(path: Path) -> SuiteConfig:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"suite {path}: {where}: {' '.join(str(first['msg']).split())}") from None
+    for name in (*suite.rows, *suite.settings):
+        if "," in name:
+            raise ConfigError(
+                f"suite {path}: the name {name!r} has a comma, which --rows and --settings split at: say it without"
+            )
     for name, row in suite.rows.items():
         seen = {name}
         while row.after is not None:

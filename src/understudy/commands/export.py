@@ -14,7 +14,7 @@ class Export(Verb):
     """Write a student as a diffusers folder, a Self-Forcing file, a PEFT LoRA adapter or a bundle."""
 
     source: Annotated[Positional[str], arg(metavar="SOURCE")]
-    """A run folder, a bundle, builtin:frame or builtin:block, or a public Wan checkpoint (file or folder)."""
+    """A run folder, a bundle, a built-in one (builtin:frame, block or base), or a public Wan checkpoint (file or folder)."""
     out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The folder, or the .pt file, to write; nothing is overwritten."""
     to: Annotated[Literal["diffusers", "selfforcing", "lora", "bundle"], arg(help_behavior_hint="(required)")]

@@ -16,7 +16,7 @@ class Generate(Verb):
     """Write clips of your prompts as mp4 files."""
 
     bundle: Annotated[Positional[str], arg(metavar="BUNDLE")]
-    """The student: a run folder, a bundle folder, or builtin:frame or builtin:block."""
+    """The student: a run folder, a bundle folder, or a built-in one: builtin:frame, block or base."""
     prompt: Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT...", help_behavior_hint="")] = ()
     """What to show; quote each prompt and keep them together."""
     prompts: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None

@@ -23,7 +23,7 @@ class Serve(Verb):
     """Serve students: a page that plays them while they draw, a WebSocket protocol, and /v1/videos."""
 
     students: Annotated[Positional[tuple[str, ...]], arg(metavar="STUDENT...")]
-    """Run folders, bundle folders, builtin:frame or builtin:block; two of equal form can be shown side by side."""
+    """Run folders, bundle folders, builtin:frame, block or base; two of equal form can be shown side by side."""
     host: Annotated[str, arg(metavar="HOST")] = "127.0.0.1"
     """Address to listen on; any but a loopback address asks viewers for a token, which is printed."""
     port: Annotated[int, arg(metavar="N")] = 8000

@@ -1,6 +1,7 @@
 """A student that can be used: network, codec, sampler and clip form in one folder of safetensors and JSON.
 
-Loading never executes code. ``builtin:frame`` and ``builtin:block`` are the start students that ship with the package.
+Loading never executes code. The package ships ``builtin:frame`` and ``builtin:block``, few-step start students, and
+``builtin:base``, an undistilled one of the same recipe.
 """
 
 import json
