@@ -119,6 +119,17 @@ def test_the_table_pairs_by_seed_and_keeps_failures(small) -> None:
     assert kept[2]["prompts"]["q"]["law_error"] == pytest.approx(4.9)
 
 
+def test_one_seed_shows_its_prompts_and_long_clips_their_parts(small) -> None:
+    path, out = small
+    out.mkdir()
+    part = {name: {"mean": 1.5} for name in ("motion_distance", "magnitude", "look_error", "sharpness", "permanence")}
+    drifting = {**result("sft", 3, 4.0), "long": {"window 8": [part, part, {"magnitude": {"mean": None}}]}}
+    text = write(load_suite(path), [result("start", 3, 6.0), drifting], [], {}).read_text()
+    assert "4.000 (3.500, 4.500)" in text
+    assert "| sft | window 8 | 1 | 2 | 1.500 |" in text
+    assert "| sft | window 8 | 1 | 3 | nan |" in text
+
+
 def test_finished_cells_are_known_and_others_settings_refused(small) -> None:
     path, _ = small
     suite = load_suite(path)

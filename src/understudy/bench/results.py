@@ -21,7 +21,7 @@ METRICS: Final = (
     "first_sharpness", "permanence", "prompt_ok", "rfd", "leak",
 )  # fmt: skip
 _SHOWN: Final = ("law_error", "motion_distance", "look_error", "sharpness", "first_sharpness", "permanence", "leak")
-_START: Final = "start"
+_DRIFT: Final = ("motion_distance", "magnitude", "look_error", "sharpness", "permanence")
 
 Result = Mapping[str, Any]
 
@@ -146,7 +146,7 @@ def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str]
     write_text_atomic(folder / "results.csv", _csv(entries))
     lines = (json.dumps(_short(result), separators=(",", ":")) for result in results)
     write_text_atomic(folder / "cells.jsonl", "".join(f"{line}\n" for line in lines))
-    write_text_atomic(folder / "results.md", _markdown(suite, entries, left_out, head))
+    write_text_atomic(folder / "results.md", _markdown(suite, entries, curves, left_out, head))
     return folder / "results.md"
 
 
@@ -176,12 +176,17 @@ def _csv(entries: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _markdown(
-    suite: SuiteConfig, entries: Sequence[Mapping[str, Any]], left_out: Sequence[str], head: Mapping[str, Any]
+    suite: SuiteConfig,
+    entries: Sequence[Mapping[str, Any]],
+    curves: Sequence[Mapping[str, Any]],
+    left_out: Sequence[str],
+    head: Mapping[str, Any],
 ) -> str:
     lines = [f"# {suite.name}", "", suite.about, ""]
     lines += [f"Seeds {', '.join(map(str, suite.seeds))}. {head.get('command', '')}. {head.get('hardware', '')}.", ""]
     lines += [
-        "Mean over seeds with its 95 % t interval. Differences are paired by seed; bold where 0 lies outside.",
+        "Mean over seeds with its 95 % t interval in square brackets. Differences are paired by seed; bold where 0 lies "
+        "outside. In round brackets, of one seed: a bootstrap over its prompts, which says nothing about other seeds.",
         "",
     ]
     for setting in suite.settings or {"all": {}}:
@@ -210,27 +215,55 @@ def _markdown(
         lines += _rows(["row", "seconds of training", "updates", "teacher clips", "regimes"], cost)
         for entry in here:
             lines += [f"- {entry['row']} failed: {error}" for error in entry["errors"]]
+    lines += _drifts(curves)
     lines += [f"- left out: {line}" for line in left_out]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _drifts(curves: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the table of long clips: the mean over seeds of some metrics in some of their parts."""
+    runs: dict[tuple[str, str], list[Sequence[Mapping[str, Any]]]] = {}
+    for curve in curves:
+        for window, parts in curve["long"].items():
+            runs.setdefault((curve["row"], window), []).append(parts)
+    rows = []
+    for (row, window), seeds in runs.items():
+        count = len(seeds[0])
+        for part in sorted({0, 1, count // 2, count - 1}):
+            means = [
+                over_seeds(
+                    [value for parts in seeds if (value := (parts[part].get(name) or {}).get("mean")) is not None]
+                )
+                for name in _DRIFT
+            ]
+            rows.append([row, window, len(seeds), part + 1, *(f"{m.mean:.3f}" for m in means)])
+    if not rows:
+        return []
+    return ["Part by part of a long clip, each as long as the training clips:", "",
+            *_rows(["row", "window", "seeds", "part", *_DRIFT], rows)]  # fmt: skip
 
 
 def _cells(entry: Mapping[str, Any], metrics: Iterable[str], side: str | None) -> list[str]:
     cells = []
     for name in metrics:
         metric = entry["metrics"].get(name, {})
-        found = (metric.get(side, {}) if side else metric).get("seeds")
-        cells.append(_cell(found, side is not None))
+        metric = metric.get(side, {}) if side else metric
+        cells.append(_cell(metric.get("seeds"), metric.get("prompts"), side is not None))
     return cells
 
 
-def _cell(found: Mapping[str, Any] | None, difference: bool) -> str:
-    if not found or found["mean"] is None:
+def _cell(seeds: Mapping[str, Any] | None, prompts: Mapping[str, Any] | None, difference: bool) -> str:
+    """Return the mean with its interval over seeds; of one seed, in round brackets, with that over prompts."""
+    if not seeds or seeds["mean"] is None:
         return "-"
     sign = "+" if difference else ""
-    if found["low"] is None:
-        return f"{found['mean']:{sign}.3f}"
-    text = f"{found['mean']:{sign}.3f} [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]"
-    return f"**{text}**" if difference and (found["low"] > 0 or found["high"] < 0) else text
+    mean = f"{seeds['mean']:{sign}.3f}"
+    if seeds["low"] is not None:
+        text = f"{mean} [{seeds['low']:{sign}.3f}, {seeds['high']:{sign}.3f}]"
+        return f"**{text}**" if difference and (seeds["low"] > 0 or seeds["high"] < 0) else text
+    if prompts and prompts["low"] is not None:
+        return f"{mean} ({prompts['low']:{sign}.3f}, {prompts['high']:{sign}.3f})"
+    return mean
 
 
 def _number(value: float | None) -> str:
