@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from understudy import doctor, experiment
 from understudy.collection.store import ClipStore, Origin
-from understudy.config import AFDConfig, RunConfig
+from understudy.config import AFDConfig, RunConfig, TrainConfig
 from understudy.discriminators.reference import BUCKETS, load_reference
 from understudy.doctor import Finding, diagnose
 from understudy.recipes import dump, load_recipe
@@ -269,6 +269,7 @@ def test_gauges_are_held_against_healthy_runs(tmp_path: Path, accuracy: float | 
     found = list(doctor._gauges(tmp_path, "afd"))
     assert [finding.ok for finding in found] == [True if healthy else None]
     assert not doctor._has_reference(RunConfig(objective=AFDConfig(reward="random")))
+    assert not doctor._has_reference(RunConfig(train=TrainConfig(steps=120)))
     assert doctor._has_reference(RunConfig())
 
 

@@ -536,7 +536,8 @@ def _metrics(path: Path) -> Findings:
 def _has_reference(config: RunConfig) -> bool:
     """Return whether the curves of healthy runs that ship say anything about this run."""
     afd = isinstance(config.objective, AFDConfig) and config.objective.reward == "discriminator"
-    return afd and config.discriminator.kind == "clip_cnn" and config.student.start == "builtin:frame"
+    small = config.discriminator.kind == "clip_cnn" and config.student.start == "builtin:frame"
+    return afd and small and config.train.steps == RunConfig().train.steps  # the rate's decay depends on them
 
 
 def _gauges(folder: Path, arm: str) -> Findings:
