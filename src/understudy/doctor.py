@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -288,9 +288,12 @@ def _method(config: RunConfig, bundle: Bundle) -> Findings:
         clip = resample(store.read(record), form.fps, form.frames, (form.height, form.width))
         clips.setdefault(record.prompt, []).append(clip.frames)
     prompts = list(clips)[:16]
-    own = np.stack([clip.frames for clip in draw_clips(bundle, prompts, list(range(len(prompts))))])
+    own, hasty = (
+        np.stack([clip.frames for clip in draw_clips(student, prompts, list(range(len(prompts))))])
+        for student in (bundle, replace(bundle, levels=(1.0,)))
+    )
     steps = max(len(levels) for levels in level_lists(bundle.levels))
-    for line in advise(look_at(clips, own, steps, len(records), bundle.student.block_frames)):
+    for line in advise(look_at(clips, own, hasty, steps, len(records), bundle.student.block_frames)):
         yield Finding(True, "method", line)
 
 
