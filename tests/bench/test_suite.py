@@ -94,7 +94,7 @@ def result(row: str, seed: int, law: float, error: str | None = None) -> dict:
     prompts = {"p": {"law_error": law - 0.5}, "q": {"law_error": law + 0.5}}
     return {
         **head, "metrics": {"all": {"law_error": metric}, "drop": {"law_error": metric}}, "prompts": prompts, "leak": None,
-        "seconds": {"train": 2.0}, "teacher_clips": 5, "updates": 1, "regime": ["informative", "because"],
+        "seconds": {"train": 2.0}, "teacher_clips": 5, "updates": int(row != "start"), "regime": ["informative", "because"],
     }  # fmt: skip
 
 
@@ -106,6 +106,7 @@ def test_the_table_pairs_by_seed_and_keeps_failures(small) -> None:
     gap = entries["sft", "all"]["metrics"]["law_error"]["vs_start"]
     assert gap["seeds"]["mean"] == pytest.approx(-1.8)
     assert gap["prompts"]["mean"] == pytest.approx(-1.8)
+    assert gap["seeds"]["n"] == 2  # the untrained start stands for both seeds
     assert entries["twice", "all"]["errors"] == ["seed 3: diverged"]
     out.mkdir()
     text = write(suite, found, ["absent: why"], {"command": "c", "hardware": "h"}).read_text()
@@ -128,6 +129,16 @@ def test_one_seed_shows_its_prompts_and_long_clips_their_parts(small) -> None:
     assert "4.000 (3.500, 4.500)" in text
     assert "| sft | window 8 | 1 | 2 | 1.500 |" in text
     assert "| sft | window 8 | 1 | 3 | nan |" in text
+
+
+def test_one_seed_of_a_trained_row_stands_for_no_other(small) -> None:
+    path, _ = small
+    found = [result("afd", 3, 5.0), result("sft", 3, 4.0), result("sft", 4, 9.0)]
+    text = path.read_text() + "  afd: {recipe: row.yaml}\n"
+    path.write_text(text)
+    entries = {(e["row"], e["family"]): e for e in summarise(load_suite(path), found)}
+    gap = entries["sft", "all"]["metrics"]["law_error"]["vs_afd"]["seeds"]
+    assert (gap["n"], gap["mean"]) == (1, pytest.approx(-1.0))
 
 
 def test_finished_cells_are_known_and_others_settings_refused(small) -> None:

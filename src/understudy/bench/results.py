@@ -90,7 +90,7 @@ def _metric(
         theirs = _by_seed(others, family, name)
         if reference == row or not theirs:
             continue
-        alone = next(iter(theirs.values())) if len(theirs) == 1 else None  # an untrained start has one seed for all
+        alone = next(iter(theirs.values())) if _untrained(others) else None
         pairs = {s: theirs.get(s, alone) for s in values}
         gaps = [values[s] - other for s, other in pairs.items() if other is not None]
         if gaps:
@@ -99,6 +99,11 @@ def _metric(
             if gap is not None:
                 entry[f"vs_{reference}"]["prompts"] = _plain(over_seeds_and_prompts(gap))
     return entry
+
+
+def _untrained(results: Iterable[Result]) -> bool:
+    """Return whether a row is one student that was not trained: it has one seed, and stands for all."""
+    return [result.get("updates") for result in results if result.get("error") is None] == [0]
 
 
 def _table(results: Iterable[Result], name: str) -> NDArray[np.float64] | None:
@@ -112,9 +117,9 @@ def _table(results: Iterable[Result], name: str) -> NDArray[np.float64] | None:
 
 
 def _gap(good: Sequence[Result], others: Sequence[Result], name: str) -> NDArray[np.float64] | None:
-    """Return the paired differences per seed and prompt [S, P]; a reference of one seed stands for all."""
+    """Return the paired differences per seed and prompt [S, P]; an untrained reference stands for all seeds."""
     by_seed = {int(r["seed"]): r for r in others if r.get("error") is None}
-    alone = next(iter(by_seed.values())) if len(by_seed) == 1 else None
+    alone = next(iter(by_seed.values())) if _untrained(others) else None
     rows = [(r, by_seed.get(int(r["seed"]), alone)) for r in good]
     mine, theirs = _table([a for a, b in rows if b], name), _table([b for _, b in rows if b], name)
     if mine is None or theirs is None or mine.shape != theirs.shape:
