@@ -13,14 +13,13 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from understudy import experiment
 from understudy.baselines import build_objective
 from understudy.codecs.base import to_frames
-from understudy.discriminators.gauges import pair_accuracy
+from understudy.discriminators.gauges import correlation, pair_accuracy
 from understudy.evaluation.law import law_error
 from understudy.evaluation.parse import track
 from understudy.recipes import load_recipe
@@ -102,7 +101,7 @@ def _probe(
         films = to_frames(leader.codec.decode(own.latents).clamp(0, 1))
     scenes = [parse(prompt) for prompt in own.prompts]
     fits = [law_error(track(film, scene), scene, Law(), leader.fps) for film, scene in zip(films, scenes, strict=True)]
-    errors = np.array([fit.error for fit in fits]).reshape(PROMPTS, GROUP)
+    errors = torch.tensor([fit.error for fit in fits]).reshape(PROMPTS, GROUP)
     found = {}
     for name, (objective, shadow) in watching.items():
         network = network_of(shadow)
@@ -111,7 +110,7 @@ def _probe(
             scores: Tensor = network.logits(frames, text)
             real = objective._shown_by_teacher(objective.data, own.index, torch.Generator().manual_seed(update))
             accuracy = pair_accuracy(network.logits(real, text), scores)
-        found[name] = {"correlation": _correlation(scores.reshape(PROMPTS, GROUP).numpy(), -errors), "pairs": accuracy}
+        found[name] = {"correlation": correlation(scores.reshape(PROMPTS, GROUP), -errors), "pairs": accuracy}
     line = "  ".join(f"{name} {value['correlation']:.2f} ({value['pairs']:.2f})" for name, value in found.items())
     print(
         f"update {update}: law error {errors.mean():.2f} (in groups +-{errors.std(1).mean():.2f})  {line}", flush=True
@@ -122,11 +121,6 @@ def _probe(
         "spread": float(errors.std(1).mean()),
         "watching": found,
     }
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    a, b = first - first.mean(1, keepdims=True), second - second.mean(1, keepdims=True)
-    return float(np.mean((a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1)).clip(1e-9)))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-_DISTILLED: Final = (
-    0.82  # of the sharpness is left in one step: .91 and .92 in the distilled built-in students, .72 in the base
-)
+# Share of the sharpness that is left in one step: .91 and .92 in the distilled built-in students, .72 in their base.
+_DISTILLED: Final = 0.82
 _FEW_CLIPS: Final = 50
 _OPEN: Final = 0.3  # share of the variance that a prompt leaves open
 _OTHER_LOOK: Final = 0.04  # RMS of mean pictures in [0, 1]
