@@ -8,6 +8,8 @@ import pytest
 from understudy.bench.grid import Grid
 from understudy.bench.results import summarise, write
 from understudy.bench.suite import cells, load_suite
+from understudy.commands.base import UsageError
+from understudy.commands.bench import Bench
 from understudy.errors import ConfigError
 
 SUITES = sorted((Path(__file__).parents[2] / "recipes" / "bench").glob("*.yaml"))
@@ -153,3 +155,14 @@ def test_finished_cells_are_known_and_others_settings_refused(small) -> None:
     (cell.folder / "result.json").write_text(json.dumps({"digest": "other"}))
     with pytest.raises(ConfigError, match="other settings"):
         grid.done(cell)
+
+
+def test_a_call_names_only_what_is_there_and_can_be_typed_again(small, monkeypatch, capsys) -> None:
+    path, _ = small
+    for option, wrong in (("rows", "sft,frozn"), ("settings", "few,many")):
+        with pytest.raises(UsageError, match=f"--{option} has '{wrong.split(',')[1]}'.* has: "):
+            Bench(path, dry_run=True, **{option: wrong}).do()
+    stopped = []
+    monkeypatch.setattr(Grid, "run", lambda grid, *_: stopped.append(grid.command))
+    Bench(path, rows="start,sft", settings="few", seeds="3").do()
+    assert stopped == [f"understudy bench {path} --rows start,sft --settings few --seeds 3"]

@@ -1,5 +1,6 @@
 """The verb bench: a grid of rows, settings and seeds, and its table."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -48,12 +49,13 @@ class Bench(Verb):
         if self.seeds:
             changes["seeds"] = tuple(self._number(text) for text in self.seeds.split(","))
         suite = suite.model_copy(update=changes)
+        rows = self._chosen("rows", self.rows, list(suite.rows))
+        settings = self._chosen("settings", self.settings, list(suite.settings or {"all": {}}))
         found, left_out = cells(suite, self.suite)
-        found = [cell for cell in found if self._wanted(cell.row, cell.setting)]
+        found = [cell for cell in found if cell.row in rows and cell.setting in settings]
         if not found:
-            raise UsageError(f"no cell of {self.suite} is left; rows: {', '.join(suite.rows)}")
-        options = f" --out {self.out}" if self.out else ""
-        grid = Grid(suite, found, left_out, f"understudy bench {self.suite}{options}")
+            raise UsageError(f"no cell of {self.suite} is left; {'; '.join(left_out)}")
+        grid = Grid(suite, found, left_out, self._command())
         missing = [cell for cell in found if not grid.done(cell)]
         unit = calibrate(found[0].config)
         minutes = wall(missing, unit, self.workers) / 60
@@ -71,8 +73,24 @@ class Bench(Verb):
         print(grid.run(self.workers, lambda text: print(text, flush=True), lambda cell: seconds(cell, unit)))
         return 0
 
-    def _wanted(self, row: str, setting: str) -> bool:
-        return row in (self.rows or row).split(",") and setting in (self.settings or setting).split(",")
+    def _command(self) -> str:
+        """Return this call as one would type it, to go on with and to stand over the table."""
+        options = ("out", self.out), ("rows", self.rows), ("settings", self.settings), ("seeds", self.seeds)
+        words = ["understudy", "bench", str(self.suite)]
+        words += [word for name, value in options if value for word in (f"--{name}", str(value))]
+        return shlex.join(words)
+
+    def _chosen(self, option: str, wanted: str, there: list[str]) -> list[str]:
+        """Return the names that an option asks for, all if it is empty.
+
+        Raises:
+            UsageError: one of them is not there.
+        """
+        names = wanted.split(",") if wanted else there
+        for name in names:
+            if name not in there:
+                raise UsageError(f"--{option} has {name!r}; {self.suite} has: {', '.join(there)}")
+        return names
 
     def _number(self, text: str) -> int:
         if not text.strip().isdigit():

@@ -1,0 +1,71 @@
+"""What would a perfect verdict reach? AFD of the main table whose reward is minus the true law error.
+
+    python benchmarks/oracle.py --seed 0 --set objective.shared_share=0.5 --out benchmarks/results/oracle.jsonl
+
+No black box allows this: it needs the world's law. It bounds what any discriminator can bring in the same number of updates
+and tells whether the verdict or the update holds a run back. The discriminator still trains beside it and
+rewards nothing.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from understudy import experiment
+from understudy.bench import cell as bench
+from understudy.bench.suite import cells, load_suite
+from understudy.codecs.base import to_frames
+from understudy.evaluation.law import law_error
+from understudy.evaluation.parse import track
+from understudy.teachers.world.grammar import parse
+from understudy.teachers.world.physics import Law
+from understudy.training.afd import AFD, Rollouts
+from understudy.training.state import TrainState
+
+SUITE: Final = Path("recipes/bench/main.yaml")
+SHOWN: Final = ("law_error", "motion_distance", "look_error", "sharpness", "permanence")
+
+
+def minus_law_error(self: AFD, state: TrainState, own: Rollouts) -> Tensor:
+    """Return the reward [P, K] in place of the discriminator's."""
+    with torch.no_grad():
+        films = to_frames(self.codec.decode(own.latents).clamp(0, 1))
+    scenes = [parse(prompt) for prompt in own.prompts]
+    fits = [law_error(track(film, scene), scene, Law(), self.fps) for film, scene in zip(films, scenes, strict=True)]
+    return -torch.tensor([fit.error for fit in fits], dtype=torch.float32).unflatten(0, (-1, self.config.group))
+
+
+def main() -> None:
+    """Run one cell and append a line of its figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs/oracle"))
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    changes = {key: json.loads(value) for key, value in (change.split("=", 1) for change in options.set)}
+    suite = load_suite(SUITE)
+    row = suite.rows["afd"].model_copy(update={"set": changes})
+    out = options.runs / "-".join([*(f"{key}={value}" for key, value in changes.items()), "oracle"])
+    narrowed = suite.model_copy(update={"rows": {"afd": row}, "seeds": (options.seed,), "out": out})
+    cell = cells(narrowed, SUITE)[0][0]
+    experiment.keep_freed_memory()
+    experiment.collect(cell.config)
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    AFD._scores = minus_law_error  # type: ignore[method-assign]
+    figures = bench.do(cell)["metrics"]["all"]
+    line = {"set": changes, "seed": options.seed, **{name: figures[name] for name in SHOWN}}
+    with options.out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
