@@ -364,6 +364,8 @@ class SFTConfig(Section):
     """Noise levels of the update."""
     rerender: bool = False
     """Train on clips drawn again by the start student (needs discriminator.rerender)."""
+    redraws: int = Field(1, ge=1, le=256)
+    """Times each clip is drawn again, each with noise of its own."""
     masked_blocks: int = Field(0, ge=0)
     """First blocks left out of the loss."""
     group: int = Field(8, ge=1)

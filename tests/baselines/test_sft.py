@@ -51,6 +51,17 @@ def test_rerendered_clips_replace_the_teachers() -> None:
     assert not torch.equal(objective._latents, objective.data.latents)
 
 
+def test_each_clip_can_be_drawn_again_several_times_with_other_noise() -> None:
+    once, _, _ = run(SFTConfig(rerender=True), steps=1)
+    often, state, _ = run(SFTConfig(rerender=True, redraws=3), steps=1)
+    drawings = often._latents.unflatten(0, (3, 4))
+    assert torch.equal(drawings[0], once._latents)
+    assert not torch.equal(drawings[0], drawings[1])
+    rows = often.data.pick_drawings([1] * 200, 3, state.generator)
+    assert {row % 4 for row in rows.tolist()} == {2, 3}
+    assert {row // 4 for row in rows.tolist()} == {0, 1, 2}
+
+
 def test_rerendering_needs_a_level() -> None:
     with pytest.raises(ConfigError, match=r"discriminator\.rerender"):
         run(SFTConfig(rerender=True), rerender=None)

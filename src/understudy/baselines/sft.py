@@ -5,7 +5,7 @@ from torch import Tensor
 
 from understudy import flow, objective
 from understudy.config import LoraConfig, SFTConfig, TrainConfig
-from understudy.discriminators.canonical import levels_below, rerender
+from understudy.discriminators.canonical import levels_below, rerender_often
 from understudy.errors import ConfigError
 from understudy.students.base import StudentModule, block_sizes
 from understudy.training.data import TeacherClips
@@ -35,6 +35,11 @@ class SFT:
         self.warmup, self.steps = 0, train.steps
         self._latents = data.latents
 
+    @property
+    def _drawings(self) -> int:
+        """How often each teacher clip is there: clips as they are would be the same each time."""
+        return self.config.redraws if self.config.rerender else 1
+
     def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step."""
         modules = policies(student, self.lora, self.seed, "ema")
@@ -47,14 +52,15 @@ class SFT:
         """Draw the clips again by the start student if the baseline asks for that; nothing to probe."""
         if self.config.rerender and self.rerender_level is not None:
             levels = levels_below(self.rerender_level, self.levels)
-            self._latents = rerender(start, self.data.latents, self.data.row_prompts, levels, self.seed)
+            clips, often = (self.data.latents, self.data.row_prompts), self._drawings
+            self._latents = rerender_often(start, *clips, levels, self.seed, often)
         return {}
 
     def step(self, state: TrainState) -> StepReport:
         """Do one update on a batch of teacher clips."""
         student = state.policy("student")
         index = self.data.pick_prompts(self.batch, state.generator)
-        rows = self.data.pick_rows(index, state.generator)
+        rows = self.data.pick_drawings(index, self._drawings, state.generator)
         loss = self._loss(student, self._latents[rows], [self.data.prompts[i] for i in index], state.generator)
         set_rate(
             state.optimisers["student"],

@@ -18,6 +18,8 @@ from understudy.students.base import Student
 from understudy.students.bundle import ClipForm
 from understudy.students.rollout import SeededNoise, Start, roll_clip
 
+_NEXT_DRAWING = 1_000_003  # seeds apart, so that drawing a clip again draws it with other noise
+
 
 @torch.no_grad()
 def encode_clips(clips: Sequence[Clip], form: ClipForm, codec: Codec, batch: int = 32) -> Tensor:
@@ -54,3 +56,11 @@ def rerender(
         noise = SeededNoise([seed + low + i for i in range(len(part))])
         parts.append(roll_clip(student, text, len(part), levels, noise, part.shape[1], Start(part)))
     return torch.cat(parts)
+
+
+def rerender_often(
+    student: Student, latents: Tensor, prompts: Sequence[str], levels: Levels, seed: int, drawings: int
+) -> Tensor:
+    """Return ``drawings`` re-renderings of each clip [drawings N, F, C, h, w], one whole set after the other."""
+    seeds = range(seed, seed + drawings * _NEXT_DRAWING, _NEXT_DRAWING)
+    return torch.cat([rerender(student, latents, prompts, levels, each) for each in seeds])

@@ -17,14 +17,13 @@ from understudy.config import AFDConfig, JudgeConfig, LoraConfig, OnPolicyConfig
 from understudy.discriminators import gauges
 from understudy.discriminators.base import Discriminator
 from understudy.discriminators.build import build_discriminator
-from understudy.discriminators.canonical import levels_below, rerender
+from understudy.discriminators.canonical import levels_below, rerender, rerender_often
 from understudy.students.base import StudentModule, block_sizes, by_block, in_parallel
 from understudy.students.rollout import SeededNoise, clips_at_once, roll_chain
 from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
 from understudy.training.update import Loss, Parts, student_update
 
-_NEXT_COPY = 1_000_003  # seeds apart, so that drawing a clip again draws it with other noise
 _DECODED_AT_ONCE = 1 << 20  # latent numbers: 64 clips of the small students, one of Wan's
 
 
@@ -87,7 +86,7 @@ class OnPolicy(Generic[Settings]):
         return True
 
     @property
-    def _copies(self) -> int:
+    def _drawings(self) -> int:
         """How often each teacher clip is there: clips as they are would be the same each time."""
         return 1 if self.judge.rerender is None else self.judge.redraws
 
@@ -128,11 +127,11 @@ class OnPolicy(Generic[Settings]):
         """
         self._start = start
         network = network_of(state)
-        drawn = [
-            self._redrawn(self.data.latents, self.data.row_prompts, self.seed + drawing * _NEXT_COPY)
-            for drawing in range(self._copies)
-        ]
-        self._teacher_frames = self._shown(torch.cat(drawn), network)[0]
+        drawn, level = self.data.latents, self.judge.rerender
+        if level is not None:
+            levels = levels_below(level, self.levels)
+            drawn = rerender_often(start, drawn, self.data.row_prompts, levels, self.seed, self._drawings)
+        self._teacher_frames = self._shown(drawn, network)[0]
         generator = torch.Generator().manual_seed(self.seed)
         own = self._roll(start, network, generator, prompts=8, group=4, shared=self._shared_blocks(0))
         return gauges.shortcut_probe(
@@ -141,11 +140,7 @@ class OnPolicy(Generic[Settings]):
 
     def _shown_by_teacher(self, clips: TeacherClips, index: Sequence[int], generator: torch.Generator) -> Tensor:
         """Draw one of the teacher's ``clips`` for every prompt index, as the discriminator sees it [B, T', 3, H', W']."""
-        rows = clips.pick_rows(index, generator)
-        if self._copies > 1:
-            copies = torch.randint(self._copies, rows.shape, generator=generator)
-            rows = rows + len(self.data.latents) * copies
-        return self._teacher_frames[rows]
+        return self._teacher_frames[clips.pick_drawings(index, self._drawings, generator)]
 
     def step(self, state: TrainState) -> StepReport:
         """Do one step: a discriminator-only one during warm-up, else rollouts, verdict, update."""

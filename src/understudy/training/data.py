@@ -57,6 +57,13 @@ class TeacherClips:
         rows = [self.rows[p][int(u * len(self.rows[p]))] for p, u in zip(prompts, draw, strict=True)]
         return torch.tensor(rows, dtype=torch.long)
 
+    def pick_drawings(self, prompts: Sequence[int], drawings: int, generator: torch.Generator) -> Tensor:
+        """Draw one clip row [B] (int64) for every prompt index where the N clips are there ``drawings`` times."""
+        rows = self.pick_rows(prompts, generator)
+        if drawings > 1:
+            rows = rows + len(self.latents) * torch.randint(drawings, rows.shape, generator=generator)
+        return rows
+
 
 def teacher_clips(pairs: Sequence[tuple[str, Clip]], form: ClipForm, codec: Codec) -> TeacherClips:
     """Bring (prompt, clip) pairs to canonical form and encode them.
