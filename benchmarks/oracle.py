@@ -1,4 +1,4 @@
-"""What would a perfect verdict reach? AFD of the main table whose reward is minus the true law error.
+"""What would a perfect verdict reach? AFD of a suite whose reward is minus the true law error.
 
     python benchmarks/oracle.py --seed 0 --set objective.shared_share=0.5 --out benchmarks/results/oracle.jsonl
 
@@ -26,7 +26,6 @@ from understudy.teachers.world.physics import Law
 from understudy.training.afd import AFD, Rollouts
 from understudy.training.state import TrainState
 
-SUITE: Final = Path("recipes/bench/main.yaml")
 SHOWN: Final = ("law_error", "motion_distance", "look_error", "sharpness", "permanence")
 
 
@@ -42,6 +41,8 @@ def minus_law_error(self: AFD, state: TrainState, own: Rollouts) -> Tensor:
 def main() -> None:
     """Run one cell and append a line of its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", type=Path, default=Path("recipes/bench/main.yaml"))
+    parser.add_argument("--setting", default="all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the recipe"
@@ -51,17 +52,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     changes = {key: json.loads(value) for key, value in (change.split("=", 1) for change in options.set)}
-    suite = load_suite(SUITE)
+    suite = load_suite(options.suite)
     row = suite.rows["afd"].model_copy(update={"set": changes})
-    out = options.runs / "-".join([*(f"{key}={value}" for key, value in changes.items()), "oracle"])
+    out = options.runs / suite.name / "-".join([*(f"{key}={value}" for key, value in changes.items()), "oracle"])
     narrowed = suite.model_copy(update={"rows": {"afd": row}, "seeds": (options.seed,), "out": out})
-    cell = cells(narrowed, SUITE)[0][0]
+    cell = next(cell for cell in cells(narrowed, options.suite)[0] if cell.setting == options.setting)
     experiment.keep_freed_memory()
     experiment.collect(cell.config)
     cell.folder.mkdir(parents=True, exist_ok=True)
     AFD._scores = minus_law_error  # type: ignore[method-assign]
     figures = bench.do(cell)["metrics"]["all"]
-    line = {"set": changes, "seed": options.seed, **{name: figures[name] for name in SHOWN}}
+    place = {"suite": suite.name, "setting": options.setting, "set": changes}
+    line = {**place, "seed": options.seed, **{name: figures[name] for name in SHOWN}}
     with options.out.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps(line))
