@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from understudy.bench.grid import Grid
+from understudy.bench.long import TEACHER
+from understudy.bench.plots import draw
 from understudy.bench.results import summarise, write
 from understudy.bench.suite import cells, load_suite
 from understudy.commands.base import UsageError
@@ -127,7 +129,10 @@ def test_one_seed_shows_its_prompts_and_long_clips_their_parts(small) -> None:
     out.mkdir()
     part = {name: {"mean": 1.5} for name in ("motion_distance", "magnitude", "look_error", "sharpness", "permanence")}
     drifting = {**result("sft", 3, 4.0), "long": {"window 8": [part, part, {"magnitude": {"mean": None}}]}}
-    text = write(load_suite(path), [result("start", 3, 6.0), drifting], [], {}).read_text()
+    given = {**result("start", 3, 6.0), "long": {TEACHER: [{"magnitude": {"mean": 2.5}}] * 2}}
+    text = write(load_suite(path), [given, drifting], [], {}).read_text()
+    assert f"| - | {TEACHER} | 1 | 2 | nan | 2.500 |" in text
+    assert [picture.name for picture in draw(out)][-1] == "drift.png"
     assert "4.000 (3.500, 4.500)" in text
     assert "| sft | window 8 | 1 | 2 | 1.500 |" in text
     assert "| sft | window 8 | 1 | 3 | nan |" in text

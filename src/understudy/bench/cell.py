@@ -83,7 +83,7 @@ def do(cell: Cell) -> dict[str, Any]:
         floor = measure_in_detail(measuring.drawn_by_teacher(), measuring.reference, block)[0]
         result["teacher"] = {family: to_json(metrics) for family, metrics in floor.items()}
     if cell.long is not None:
-        result["long"] = drift(config, bundle, cell.long)
+        result["long"] = drift(config, bundle, cell.long, teacher=cell.row == "start")
     result["seconds"] = {
         "prepare": prepared - began,
         "train": trained - prepared,

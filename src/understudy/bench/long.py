@@ -1,7 +1,7 @@
 """Drift: how clips many times the training length move and look, part by part."""
 
 import itertools
-from typing import Any
+from typing import Any, Final
 
 from understudy.bench.suite import LongConfig
 from understudy.clips import Clip, resample
@@ -13,15 +13,25 @@ from understudy.students.bundle import Bundle
 from understudy.students.generate import draw_long_clip
 
 # The law's nearest trajectory is searched from a clip's opening: for later parts only these say something.
+TEACHER: Final = "the teacher's own clips"
 _METRICS = ("motion_distance", "magnitude", "look_error", "sharpness", "permanence", "colour_ok", "pixel_motion")
 
 
-def drift(config: RunConfig, bundle: Bundle, long: LongConfig) -> dict[str, list[dict[str, Any]]]:
-    """Return for every window, by name, the metrics of each part of a training length."""
+def drift(
+    config: RunConfig, bundle: Bundle, long: LongConfig, teacher: bool = False
+) -> dict[str, list[dict[str, Any]]]:
+    """Return for every window, by name, the metrics of each part of a training length.
+
+    ``teacher`` adds how far the teacher's own balls travel in each part, under ``TEACHER``: they come to rest too.
+    """
     prompts = tuple(held_out_prompts(config)[:: max(1, config.evaluation.prompts // long.prompts)][: long.prompts])
     form = bundle.form
-    references = [prepare(in_own_look(part)) for part in _parts(_teacher(config, bundle, prompts, long), form.frames)]
+    expected = [in_own_look(part) for part in _parts(_teacher(config, bundle, prompts, long), form.frames)]
+    references = [prepare(part) for part in expected]
     result = {}
+    if teacher:
+        own = [to_json(measure(part, reference)) for part, reference in zip(expected, references, strict=True)]
+        result[TEACHER] = [{"magnitude": part["magnitude"]} for part in own]
     for name, (window, sink) in long.windows.items():
         rolling = bundle.with_window(window, sink)
         seconds = long.times * form.frames / form.fps

@@ -10,6 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from understudy.bench.long import TEACHER
+
 _PANELS: Final = ("law_error", "motion_distance", "look_error", "sharpness")
 
 
@@ -32,6 +34,9 @@ def _value(entry: Mapping[str, Any], metric: str) -> tuple[float, float, float] 
         return None
     mean = found["mean"]
     return mean, mean if found["low"] is None else found["low"], mean if found["high"] is None else found["high"]
+
+
+_STYLES: Final = ("-", "--", "-.", ":")
 
 
 def _by_row(entries: Sequence[Mapping[str, Any]], path: Path) -> Path:
@@ -72,22 +77,28 @@ def _over(entries: Sequence[Mapping[str, Any]], settings: Sequence[str], folder:
 def _drift(curves: Sequence[Mapping[str, Any]], path: Path) -> Path:
     metrics = ("motion_distance", "magnitude", "look_error", "sharpness")
     figure, axes = plt.subplots(1, len(metrics), figsize=(4 * len(metrics), 3.6), layout="constrained")
-    lines: dict[str, list[list[dict[str, Any]]]] = {}
+    lines: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     for curve in curves:
         for window, parts in curve["long"].items():
-            lines.setdefault(f"{curve['row']}, {window}", []).append(parts)
+            lines.setdefault((curve["row"] if window != TEACHER else "", window), []).append(parts)
+    rows, windows = (list(dict.fromkeys(name[i] for name in lines if name[1] != TEACHER)) for i in (0, 1))
     for axis, metric in zip(axes, metrics, strict=True):
-        for label, runs in lines.items():
+        for (row, window), runs in lines.items():
             by_part = zip(*runs, strict=False)
             means = []
             for parts in by_part:
                 values = [p[metric]["mean"] for p in parts if p.get(metric, {}).get("mean") is not None]
                 means.append(sum(values) / len(values) if values else float("nan"))
-            axis.plot(range(1, len(means) + 1), means, label=label)
+            if window == TEACHER:
+                look: dict[str, Any] = {"color": "0.2", "lw": 3, "alpha": 0.5, "label": window}
+            else:
+                look = {"color": f"C{rows.index(row)}", "ls": _STYLES[windows.index(window) % len(_STYLES)],
+                        "label": f"{row}, {window}"}  # fmt: skip
+            axis.plot(range(1, len(means) + 1), means, **look)
         axis.set_title(metric.replace("_", " "))
         axis.set_xlabel("part of one training length")
         axis.grid(alpha=0.3)
-    axes[-1].legend(fontsize="x-small")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     return _save(figure, path)
 
 
