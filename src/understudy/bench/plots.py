@@ -70,7 +70,7 @@ def _over(entries: Sequence[Mapping[str, Any]], settings: Sequence[str], folder:
         axis.set_xticks(range(len(settings)), settings, rotation=30, ha="right")
         axis.set_title(metric.replace("_", " "))
         axis.grid(alpha=0.3)
-    axes[-1].legend(fontsize="small")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), fontsize="small")
     return _save(figure, folder / "settings.png")
 
 
