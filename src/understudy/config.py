@@ -200,9 +200,6 @@ class JudgeConfig(Section):
     """Steps per student update."""
     loss: Literal["paired", "unpaired"] = "paired"
     """paired: Bradley-Terry on pairs of a prompt; unpaired: binary cross-entropy, an ablation."""
-    mismatched: float = Field(0.0, ge=0, lt=1)
-    """Share of its pairs whose losing side is a teacher clip of the nearest other prompt: it learns to read prompts that
-    change the motion."""
     held_out: float = Field(0.0, ge=0, lt=1)
     """Share of the teacher clips it never trains on: pair accuracy on them shows when it memorises the others."""
     controller: Literal["none", "rate"] = "none"
@@ -225,8 +222,6 @@ class DiscriminatorConfig(JudgeConfig):
     """Features per frame."""
     skip_frames: int = Field(2, ge=0)
     """First pixel frames it cannot see."""
-    projection: bool = False
-    """Also score how the prompt and the whole clip's features go together."""
 
 
 class VideoRewardConfig(JudgeConfig):

@@ -46,15 +46,12 @@ def data() -> TeacherClips:
 
 @pytest.fixture
 def build(bundle: Bundle, data: TeacherClips) -> Build:
-    clips = data
-
     def make(
         objective: ObjectiveConfig | None = None,
         discriminator: DiscriminatorConfig | None = None,
         train: TrainConfig | None = None,
         seed: int = 0,
         lora: LoraConfig | None = None,
-        data: TeacherClips = clips,
     ) -> tuple[Objective, CausalVideoTransformer]:
         settings = objective or AFDConfig(group=4)
         config = RunConfig(

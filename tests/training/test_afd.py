@@ -1,13 +1,11 @@
 """The AFD step: what it changes, what it leaves alone, and what stops it."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from understudy import objective as maths
 from understudy.config import AFDConfig, DiscriminatorConfig, TrainConfig, VideoRewardConfig
-from understudy.errors import ConfigError, TrainingError
+from understudy.errors import TrainingError
 
 
 def weights(module) -> torch.Tensor:
@@ -57,30 +55,6 @@ def test_each_teacher_clip_is_drawn_again_as_often_as_asked_with_other_noise(bui
     assert found.any(0).all()  # every copy takes part
     once, *_ = ready(build, discriminator=DiscriminatorConfig(**judge, redraws=3, rerender=None))
     assert len(once._teacher_frames) == clips  # undrawn clips would only be the same again
-
-
-def test_a_share_of_the_losing_sides_are_clips_of_the_nearest_other_prompts(build, data) -> None:
-    judge = {"size": 16, "width": 16, "warmup": 3, "pool": 8, "redraws": 1}
-    objective, state, _ = ready(build, discriminator=DiscriminatorConfig(**judge, mismatched=0.5))
-    assert data.nearest() == [[2], [2], [0, 1]]  # "red ball", "blue ball", "ball"
-    fake = torch.full((8, *objective._teacher_frames.shape[1:]), 7.0)
-    index = [0, 0, 0, 0, 1, 1, 2, 2]
-    mixed, own = objective._mismatched(fake, index, state.generator)
-    assert own.sum() == 4
-    assert (mixed[own] == 7).all()
-    for row in (~own).nonzero().flatten().tolist():
-        rows = [r for near in data.nearest()[index[row]] for r in data.rows[near]]
-        assert (mixed[row] == objective._teacher_frames[rows]).flatten(1).all(1).any()
-    plain, own = ready(build)[0]._mismatched(fake, index, state.generator)
-    assert plain is fake
-    assert own.all()
-    assert 0 <= objective.step(state).values["pair_accuracy"] <= 1
-
-
-def test_mismatched_clips_need_a_second_prompt(build, data) -> None:
-    alone = replace(data, prompts=("ball",), rows=((0, 1),))
-    with pytest.raises(ConfigError, match="at least two prompts"):
-        build(discriminator=DiscriminatorConfig(mismatched=0.5), data=alone)
 
 
 def test_an_update_moves_the_student_and_the_start_stays(build) -> None:

@@ -22,8 +22,8 @@ def build_discriminator(config: JudgeConfig, fps: float, vocabulary: Sequence[st
         MissingExtra, CheckpointError, ConfigError: packages, weights or the template are not usable.
     """
     if isinstance(config, DiscriminatorConfig):
-        size = config.size, config.width, config.noise, config.skip_frames
-        return ClipCnn(ClipCnnSpec(*size, vocabulary=tuple(vocabulary), projection=config.projection))
+        spec = ClipCnnSpec(config.size, config.width, config.noise, config.skip_frames, vocabulary=tuple(vocabulary))
+        return ClipCnn(spec)
     if not isinstance(config, VideoRewardConfig):
         raise ConfigError(f"no discriminator is known for a section of type {type(config).__name__}")
     try:

@@ -25,7 +25,6 @@ class ClipCnnSpec:
         noise: standard deviation of the instance noise on frames scaled to [-1, 1].
         skip_frames: first pixel frames it cannot see (replaced by the next): 0 sees all.
         text_length, vocabulary: of its own small text encoder.
-        projection: add the inner product of a projected prompt and the pooled features to the score (1802.05637).
     """
 
     size: int = 24
@@ -34,7 +33,6 @@ class ClipCnnSpec:
     skip_frames: int = 0
     text_length: int = 16
     vocabulary: tuple[str, ...] = ()
-    projection: bool = False
 
 
 class ClipCnn(Discriminator):
@@ -68,7 +66,6 @@ class ClipCnn(Discriminator):
             nn.LeakyReLU(0.2),
         )
         self.head = nn.Linear(2 * width, 1)
-        self.project = nn.Linear(width, 2 * width) if spec.projection else None
 
     def config(self) -> dict[str, Any]:
         """Return the spec as JSON-ready values."""
@@ -96,6 +93,4 @@ class ClipCnn(Discriminator):
         features = self.frame(frames).unflatten(0, (b, t))
         scale, shift = self.modulate(text)[:, None].chunk(2, dim=-1)
         features = self.time((features * (1 + scale) + shift).transpose(1, 2))
-        pooled = torch.cat([features.mean(2), features.amax(2)], dim=1)
-        score = self.head(pooled).squeeze(1)
-        return score if self.project is None else score + (self.project(text) * pooled).mean(1)
+        return self.head(torch.cat([features.mean(2), features.amax(2)], dim=1)).squeeze(1)

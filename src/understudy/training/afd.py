@@ -20,7 +20,7 @@ from understudy.discriminators.build import build_discriminator
 from understudy.discriminators.canonical import levels_below, rerender, rerender_often
 from understudy.students.base import StudentModule, block_sizes, by_block, in_parallel
 from understudy.students.rollout import SeededNoise, clips_at_once, roll_chain
-from understudy.training.data import TeacherClips, one_of_each
+from understudy.training.data import TeacherClips
 from understudy.training.state import StepReport, TrainState, average_into, policies, set_rate
 from understudy.training.update import Loss, Parts, student_update
 
@@ -75,7 +75,6 @@ class OnPolicy(Generic[Settings]):
         self.config, self.train, self.judge, self.fps, self.lora = config, train, discriminator, fps, lora
         self.data, self.codec, self.levels, self.seed = data, codec, levels, seed
         self._seen, self._unseen = data.split(discriminator.held_out, seed)
-        self._nearest = self._seen.nearest() if discriminator.mismatched else []
         self.warmup = self.warmup_steps
         self.steps = self.warmup + train.steps
         self._teacher_frames = torch.empty(0)
@@ -275,13 +274,12 @@ class OnPolicy(Generic[Settings]):
             return {}
         fake, prompts, index = fake[rows], [prompts[row] for row in rows], [index[row] for row in rows]
         real = self._shown_by_teacher(self._seen, index, generator)
-        fake, own = self._mismatched(fake, index, generator)
         both = torch.cat([real, fake])
         both = both + judge.noise * noise_like(both, generator)
         text = network.encode_text(prompts).repeat(2, 1)
         scores = network.logits(both, text)
         d_real, d_fake = scores.detach().chunk(2)
-        health = gauges.health(d_real[own], d_fake[own], d_fake[None])
+        health = gauges.health(d_real, d_fake, d_fake[None])
         pairs = objective.paired_loss if judge.loss == "paired" else objective.unpaired_loss
         loss = pairs(*scores.chunk(2)).mean()
         values = {"d_loss": loss.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
@@ -301,19 +299,6 @@ class OnPolicy(Generic[Settings]):
         (loss + judge.penalty * penalty if judge.penalty else loss).backward()
         optimiser.step()
         return {**values, "d_rested": 0.0, "d_penalty": penalty.item()}
-
-    def _mismatched(self, fake: Tensor, index: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return ``fake`` with a share of teacher clips of the nearest other prompts in it, and which [B] are still own.
-
-        That such a clip loses against one of the prompt itself is what makes a discriminator read (1605.05396).
-        """
-        own = torch.ones(len(index), dtype=torch.bool)
-        if count := min(round(self.judge.mismatched * len(index)), len(index) - 1):
-            rows = torch.randperm(len(index), generator=generator)[:count]
-            others = one_of_each([self._nearest[index[row]] for row in rows.tolist()], generator)
-            own[rows], fake = False, fake.clone()
-            fake[rows] = self._shown_by_teacher(self._seen, others, generator)
-        return fake, own
 
     @torch.no_grad()
     def _gauge_unseen(self, state: TrainState, network: Discriminator, own: Rollouts) -> dict[str, float]:

@@ -53,7 +53,9 @@ class TeacherClips:
 
     def pick_rows(self, prompts: Sequence[int], generator: torch.Generator) -> Tensor:
         """Draw one clip row [B] (int64) for every prompt index."""
-        return torch.tensor(one_of_each([self.rows[p] for p in prompts], generator), dtype=torch.long)
+        draw = torch.rand(len(prompts), generator=generator).tolist()
+        rows = [self.rows[p][int(u * len(self.rows[p]))] for p, u in zip(prompts, draw, strict=True)]
+        return torch.tensor(rows, dtype=torch.long)
 
     def pick_drawings(self, prompts: Sequence[int], drawings: int, generator: torch.Generator) -> Tensor:
         """Draw one clip row [B] (int64) for every prompt index where the N clips are there ``drawings`` times."""
@@ -61,28 +63,6 @@ class TeacherClips:
         if drawings > 1:
             rows = rows + len(self.latents) * torch.randint(drawings, rows.shape, generator=generator)
         return rows
-
-    def nearest(self) -> list[list[int]]:
-        """Return for every prompt the indices of those with clips that differ from it in the fewest words, at least one.
-
-        Raises:
-            ConfigError: there is no other prompt.
-        """
-        words = [set(prompt.split()) for prompt in self.prompts]
-        others = [i for i, rows in enumerate(self.rows) if rows]
-        found = []
-        for own in words:
-            apart = {i: len(own ^ words[i]) for i in others if words[i] != own}
-            if not apart:
-                raise ConfigError("discriminator.mismatched needs clips of at least two prompts with different words")
-            found.append([i for i, far in apart.items() if far == min(apart.values())])
-        return found
-
-
-def one_of_each(options: Sequence[Sequence[int]], generator: torch.Generator) -> list[int]:
-    """Draw one number from each list."""
-    draws = torch.rand(len(options), generator=generator).tolist()
-    return [own[int(u * len(own))] for own, u in zip(options, draws, strict=True)]
 
 
 def teacher_clips(pairs: Sequence[tuple[str, Clip]], form: ClipForm, codec: Codec) -> TeacherClips:
