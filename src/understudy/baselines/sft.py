@@ -52,8 +52,8 @@ class SFT:
         """Draw the clips again by the start student if the baseline asks for that; nothing to probe."""
         if self.config.rerender and self.rerender_level is not None:
             levels = levels_below(self.rerender_level, self.levels)
-            clips, often = (self.data.latents, self.data.row_prompts), self._drawings
-            self._latents = rerender_often(start, *clips, levels, self.seed, often)
+            clips = self.data.latents, self.data.row_prompts
+            self._latents = rerender_often(start, *clips, levels, self.seed, self._drawings)
         return {}
 
     def step(self, state: TrainState) -> StepReport:

@@ -12,8 +12,8 @@ from understudy.experiment import collected, held_out_prompts
 from understudy.students.bundle import Bundle
 from understudy.students.generate import draw_long_clip
 
-# The law's nearest trajectory is searched from a clip's opening: for later parts only these say something.
 TEACHER: Final = "the teacher's own clips"
+# The law's nearest trajectory is searched from a clip's opening: for later parts only these say something.
 _METRICS = ("motion_distance", "magnitude", "look_error", "sharpness", "permanence", "colour_ok", "pixel_motion")
 
 

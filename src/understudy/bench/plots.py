@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from understudy.bench.long import TEACHER
 
 _PANELS: Final = ("law_error", "motion_distance", "look_error", "sharpness")
+_STYLES: Final = ("-", "--", "-.", ":")
 
 
 def draw(folder: Path) -> list[Path]:
@@ -34,9 +35,6 @@ def _value(entry: Mapping[str, Any], metric: str) -> tuple[float, float, float] 
         return None
     mean = found["mean"]
     return mean, mean if found["low"] is None else found["low"], mean if found["high"] is None else found["high"]
-
-
-_STYLES: Final = ("-", "--", "-.", ":")
 
 
 def _by_row(entries: Sequence[Mapping[str, Any]], path: Path) -> Path:
