@@ -14,17 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from oracle import minus_law_error
 from torch import Tensor
 
 from understudy import experiment
 from understudy.baselines import build_objective
-from understudy.codecs.base import to_frames
 from understudy.discriminators.gauges import correlation, pair_accuracy
-from understudy.evaluation.law import law_error
-from understudy.evaluation.parse import track
 from understudy.recipes import load_recipe
-from understudy.teachers.world.grammar import parse
-from understudy.teachers.world.physics import Law
 from understudy.training.afd import AFD, Rollouts, network_of
 from understudy.training.data import teacher_clips
 from understudy.training.state import TrainState
@@ -97,11 +93,7 @@ def _probe(
 ) -> dict[str, float | dict[str, dict[str, float]]]:
     generator = torch.Generator().manual_seed(1000 + update)
     own = leader._roll(state.policy("old"), network_of(state), generator, PROMPTS, GROUP, 1)
-    with torch.no_grad():
-        films = to_frames(leader.codec.decode(own.latents).clamp(0, 1))
-    scenes = [parse(prompt) for prompt in own.prompts]
-    fits = [law_error(track(film, scene), scene, Law(), leader.fps) for film, scene in zip(films, scenes, strict=True)]
-    errors = torch.tensor([fit.error for fit in fits]).reshape(PROMPTS, GROUP)
+    errors = -minus_law_error(leader, state, own).reshape(PROMPTS, GROUP)
     found = {}
     for name, (objective, shadow) in watching.items():
         network = network_of(shadow)

@@ -162,7 +162,7 @@ def test_finished_cells_are_known_and_others_settings_refused(small) -> None:
         grid.done(cell)
 
 
-def test_a_call_names_only_what_is_there_and_can_be_typed_again(small, monkeypatch, capsys) -> None:
+def test_a_call_names_only_what_is_there_and_can_be_typed_again(small, monkeypatch) -> None:
     path, _ = small
     for option, wrong in (("rows", "sft,frozn"), ("settings", "few,many")):
         with pytest.raises(UsageError, match=f"--{option} has '{wrong.split(',')[1]}'.* has: "):

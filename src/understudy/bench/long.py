@@ -17,6 +17,11 @@ TEACHER: Final = "the teacher's own clips"
 _METRICS = ("motion_distance", "magnitude", "look_error", "sharpness", "permanence", "colour_ok", "pixel_motion")
 
 
+def line_of(row: str, window: str) -> tuple[str, str]:
+    """Return what names a curve in tables and plots: the teacher's is no row's."""
+    return ("-" if window == TEACHER else row), window
+
+
 def drift(
     config: RunConfig, bundle: Bundle, long: LongConfig, teacher: bool = False
 ) -> dict[str, list[dict[str, Any]]]:

@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from understudy.bench.long import TEACHER
+from understudy.bench.long import TEACHER, line_of
 
 _PANELS: Final = ("law_error", "motion_distance", "look_error", "sharpness")
 _STYLES: Final = ("-", "--", "-.", ":")
@@ -78,7 +78,7 @@ def _drift(curves: Sequence[Mapping[str, Any]], path: Path) -> Path:
     lines: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     for curve in curves:
         for window, parts in curve["long"].items():
-            lines.setdefault((curve["row"] if window != TEACHER else "", window), []).append(parts)
+            lines.setdefault(line_of(curve["row"], window), []).append(parts)
     rows, windows = (list(dict.fromkeys(name[i] for name in lines if name[1] != TEACHER)) for i in (0, 1))
     for axis, metric in zip(axes, metrics, strict=True):
         for (row, window), runs in lines.items():

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.bench.long import TEACHER
+from understudy.bench.long import line_of
 from understudy.bench.statistics import Interval, over_seeds, over_seeds_and_prompts
 from understudy.bench.suite import SuiteConfig
 from understudy.files import write_json_atomic, write_text_atomic
@@ -231,7 +231,7 @@ def _drifts(curves: Iterable[Mapping[str, Any]]) -> list[str]:
     runs: dict[tuple[str, str], list[Sequence[Mapping[str, Any]]]] = {}
     for curve in curves:
         for window, parts in curve["long"].items():
-            runs.setdefault((curve["row"] if window != TEACHER else "-", window), []).append(parts)
+            runs.setdefault(line_of(curve["row"], window), []).append(parts)
     rows = []
     for (row, window), seeds in runs.items():
         count = len(seeds[0])
