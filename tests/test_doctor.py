@@ -266,8 +266,11 @@ def test_gauges_are_held_against_healthy_runs(tmp_path: Path, accuracy: float | 
     values = [mean if accuracy is None else accuracy for mean in curve for _ in range(BUCKETS["update"])]
     rows = [{"arm": "afd", "step": i, "phase": "update", "pair_accuracy": v} for i, v in enumerate(values)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    found = list(doctor._gauges(tmp_path, "afd"))
-    assert [finding.ok for finding in found] == [True if healthy else None]
+    config = RunConfig()
+    found = list(doctor._gauges(tmp_path, config))
+    assert [finding.ok for finding in found] == [True if healthy else None] * 2
+    assert ("informative" if healthy else "saturated") in found[0].advice
+    assert "healthy" in found[1].advice
     assert not doctor._has_reference(RunConfig(objective=AFDConfig(reward="random")))
     assert not doctor._has_reference(RunConfig(train=TrainConfig(steps=120)))
     assert doctor._has_reference(RunConfig())

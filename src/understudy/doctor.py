@@ -23,6 +23,7 @@ from understudy.codecs.base import latent_frames
 from understudy.collection.collect import plan_jobs
 from understudy.collection.store import ClipRecord, ClipStore, record_key
 from understudy.config import AFDConfig, DiscriminatorConfig, RunConfig, SFTConfig
+from understudy.discriminators.gauges import name_regime
 from understudy.discriminators.reference import departures, load_reference
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
@@ -486,8 +487,8 @@ def _run(folder: Path) -> Findings:
     if not (folder / "student").is_dir():
         yield Finding(None, "student", "there is none yet; run `understudy train` with the same recipe to go on")
     yield from _guarded("metrics", _metrics(folder / "metrics.jsonl"))
-    if config is not None and _has_reference(config):
-        yield from _guarded("gauges", _gauges(folder, experiment.main_arm(config)))
+    if config is not None:
+        yield from _guarded("gauges", _gauges(folder, config))
     for name in ("progress.json", "summary.json"):
         if (folder / name).exists():
             yield from _guarded(name, _json(folder / name))
@@ -543,9 +544,16 @@ def _has_reference(config: RunConfig) -> bool:
     return afd and small and config.train.steps == RunConfig().train.steps  # the rate's decay depends on them
 
 
-def _gauges(folder: Path, arm: str) -> Findings:
-    """Hold the gauges of a run against those of healthy runs of the quickstart's kind."""
-    rows = RunLog(folder).rows(arm)
+def _gauges(folder: Path, config: RunConfig) -> Findings:
+    """Name the regime of a run's discriminator; hold its gauges against healthy runs' if it is of the quickstart's kind."""
+    rows = RunLog(folder).rows(experiment.main_arm(config))
+    regime, why = name_regime(rows, paired=config.discriminator.loss == "paired")
+    if regime == "informative":
+        yield Finding(True, "regime", f"{regime}, {why}")
+    elif regime != "unknown":
+        yield Finding(None, "regime", f"{regime}, {why}; see docs/tuning.md")
+    if not _has_reference(config):
+        return
     found = departures(rows, load_reference())
     for line in found:
         yield Finding(None, "gauges", f"{line}; see docs/tuning.md")

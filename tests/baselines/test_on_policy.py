@@ -126,6 +126,15 @@ def test_the_controller_leads_the_rate_from_any_start_into_its_limits() -> None:
         assert 1e-5 <= group["lr"] <= 1e-3
 
 
+def test_the_controller_follows_the_pairs_it_trains_on_not_those_held_out() -> None:
+    objective, state, _ = made(AFDConfig(group=4), controller="rate", lr=1e-4, held_out=0.5)
+    advance(objective, state, 3)
+    state.tensors["unseen"] = torch.tensor(0.1)  # never climbs: would drive the rate to its upper end
+    state.tensors["accuracy"] = torch.tensor(1.0)
+    before = float(state.tensors["rate"])
+    assert advance(objective, state, 1).values["d_rate"] <= before / 1.2 + 1e-12
+
+
 def test_the_unpaired_loss_is_another_one() -> None:
     losses = []
     for loss in ("paired", "unpaired"):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -210,6 +212,23 @@ def test_a_discriminator_that_learns_nothing_and_is_caught_up_with_is_hacked() -
 
     assert gauges.name_regime(rows(0.0))[0] == "hacked"
     assert gauges.name_regime(rows(5e-4))[0] == "saturated"  # it learns, and cannot tell the sides apart
+
+
+@pytest.mark.parametrize(
+    ("losses", "paired", "regime"),
+    [
+        ([0.7] * 30, True, "informative"),
+        ([0.9] * 3 + [0.6] * 27, True, "informative"),  # a few bad steps are noise
+        ([0.7] * 10 + [1.9] * 10 + [0.6] * 10, True, "unstable"),  # even if it found itself again
+        ([0.7] * 10 + [math.nan] * 10, True, "unstable"),
+        ([1.35] * 30, True, "unstable"),
+        ([1.35] * 30, False, "informative"),  # two entropies
+        ([1.9] * 9, True, "informative"),  # too short to say
+    ],
+)
+def test_a_warm_up_worse_than_guessing_is_unstable(losses, paired, regime) -> None:
+    warm_up = [{"phase": "warm-up", "d_loss": loss} for loss in losses]
+    assert gauges.name_regime(warm_up + steps(0.8), paired)[0] == regime
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

@@ -78,7 +78,8 @@ def do(cell: Cell) -> dict[str, Any]:
         "leak": _plain(_leak(cell, bundle, data, clips)),
     }
     if cell.spec.train:
-        result["regime"] = name_regime(RunLog(cell.folder).rows(cell.row))
+        paired = config.discriminator.loss == "paired"
+        result["regime"] = name_regime(RunLog(cell.folder).rows(cell.row), paired)
     elif cell.row == "start":
         floor = measure_in_detail(measuring.drawn_by_teacher(), measuring.reference, block)[0]
         result["teacher"] = {family: to_json(metrics) for family, metrics in floor.items()}

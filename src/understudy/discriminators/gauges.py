@@ -1,5 +1,6 @@
 """Health gauges of a discriminator, computed every step, and the regime they name."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,10 +40,13 @@ def regime(accuracy: float, low: float = 0.6, high: float = 0.995) -> str:
     return "saturated" if accuracy > high else "informative"
 
 
-def name_regime(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def name_regime(rows: Sequence[Mapping[str, Any]], paired: bool = True) -> tuple[str, str]:
     """Name the regime of a run from its recorded steps, and say why in words.
 
-    Looks at the last third of the updates. "hacked": the student's clips outrank the teacher's, or have caught up with
+    ``paired``: whether its loss is the paired one; the unpaired one is twice as large when it guesses.
+
+    "unstable": in its warm-up the discriminator did worse than guessing for a while, so its steps are too large. All
+    others look at the last third of the updates. "hacked": the student's clips outrank the teacher's, or have caught up with
     them in the eyes of a discriminator that learns nothing: they climb a verdict that no longer means anything.
     "saturated": the discriminator cannot tell the sides apart. "memorised": it can on the clips it trains on, not on
     others. "too strong": it is always right, and what is left to rank are trifles. "informative" else; "unknown" without
@@ -52,6 +56,10 @@ def name_regime(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     late = updates[-max(1, len(updates) // 3) :]
     if not late:
         return "unknown", "no discriminator took part"
+    guessing = math.log(2) if paired else 2 * math.log(2)
+    worst = _worst_mean([float(row["d_loss"]) for row in rows if row.get("phase") == "warm-up" and "d_loss" in row])
+    if worst > 1.1 * guessing:
+        return "unstable", f"loss {worst:.2f} over ten steps of its warm-up, where guessing has {guessing:.2f}"
     accuracy = sum(float(row["pair_accuracy"]) for row in late) / len(late)
     others = [float(row["unseen_accuracy"]) for row in late if row.get("unseen_accuracy") is not None]
     unseen = sum(others) / len(others) if others else accuracy
@@ -68,6 +76,12 @@ def name_regime(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     if unseen < 0.6:
         return "saturated", said
     return ("too strong" if min(accuracy, unseen) > 0.97 else "informative"), said
+
+
+def _worst_mean(losses: Sequence[float], steps: int = 10) -> float:
+    """Return the largest mean of so many consecutive losses; minus infinity if there are fewer, infinity for a NaN."""
+    means = [sum(losses[i : i + steps]) / steps for i in range(len(losses) - steps + 1)]
+    return max((mean if math.isfinite(mean) else math.inf for mean in means), default=-math.inf)
 
 
 def controlled_rate(

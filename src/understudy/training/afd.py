@@ -284,7 +284,7 @@ class OnPolicy(Generic[Settings]):
         loss = pairs(*scores.chunk(2)).mean()
         values = {"d_loss": loss.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
         _follow(state, "accuracy", health.accuracy)
-        lr = _led_rate(state, judge, lr)
+        lr = _led_rate(state, judge, lr, begun=state.step >= self.warmup)
         values["d_rate"] = lr
         if float(state.tensors["accuracy"]) > judge.ceiling:
             return {**values, "d_rested": 1.0}
@@ -404,13 +404,18 @@ def _follow(state: TrainState, name: str, accuracy: float) -> None:
     state.tensors[name] = 0.8 * state.tensors.get(name, torch.tensor(0.5)) + 0.2 * accuracy
 
 
-def _led_rate(state: TrainState, judge: JudgeConfig, lr: float) -> float:
-    """Return the discriminator's learning rate: ``lr``, or, if the recipe asks for that, led by the pair accuracy."""
+def _led_rate(state: TrainState, judge: JudgeConfig, lr: float, begun: bool) -> float:
+    """Return the discriminator's learning rate: ``lr``, or, if the recipe asks for that, led by the pair accuracy.
+
+    That of the pairs it trains on: one that has learnt them by heart is right about all and slows down, while on clips
+    held out from it a healthy one is right about two thirds, which would drive the rate to its upper end. Until the
+    student's updates have ``begun`` the rate moves in larger steps, so that where it began is forgotten by then.
+    """
     if judge.controller == "none":
         return lr
-    reached = float(state.tensors.get("unseen", state.tensors["accuracy"]))
     before = float(state.tensors.get("rate", torch.tensor(judge.lr)))
-    rate = gauges.controlled_rate(before, reached, judge.band, judge.rates)
+    factor = 1.2 if begun else 1.5
+    rate = gauges.controlled_rate(before, float(state.tensors["accuracy"]), judge.band, judge.rates, factor)
     state.tensors["rate"] = torch.tensor(rate, dtype=torch.float64)
     return rate
 
