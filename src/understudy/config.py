@@ -192,6 +192,8 @@ class JudgeConfig(Section):
     """Step of the finite differences."""
     ceiling: float = Field(0.95, gt=0.5, le=1)
     """It rests while it ranks more than this share of pairs rightly: past that it ranks trifles. 1: never rests."""
+    rests_above: float | None = Field(None, gt=0, le=1)
+    """The same once the student moves; null: as ``ceiling``. Low: it learns only where the student has caught up."""
     warmup: int = Field(60, ge=0)
     """Steps on a fixed pool of start rollouts before the student moves."""
     pool: int = Field(480, ge=1)

@@ -117,6 +117,14 @@ def test_held_out_clips_are_gauged_and_never_trained_on() -> None:
     assert 0 <= values["unseen_accuracy"] <= 1
 
 
+def test_a_lazy_discriminator_rests_once_the_student_moves_and_is_still_told_apart() -> None:
+    objective, state, _ = made(AFDConfig(group=4), rests_above=0.05)
+    assert advance(objective, state, objective.warmup).values["d_rested"] == 0
+    before = {name: value.clone() for name, value in state.modules["discriminator"].state_dict().items()}
+    assert advance(objective, state, 1).values["d_rested"] == 1
+    assert all(torch.equal(before[n], value) for n, value in state.modules["discriminator"].state_dict().items())
+
+
 def test_the_controller_leads_the_rate_from_any_start_into_its_limits() -> None:
     for lr in (0.0, 1.0):
         objective, state, _ = made(AFDConfig(group=4), controller="rate", lr=lr, rates=(1e-5, 1e-3))

@@ -286,7 +286,9 @@ class OnPolicy(Generic[Settings]):
         _follow(state, "accuracy", health.accuracy)
         lr = _led_rate(state, judge, lr, begun=state.step >= self.warmup)
         values["d_rate"] = lr
-        if float(state.tensors["accuracy"]) > judge.ceiling:
+        moving = state.step >= self.warmup
+        rests_above = judge.ceiling if judge.rests_above is None or not moving else judge.rests_above
+        if float(state.tensors["accuracy"]) > rests_above:
             return {**values, "d_rested": 1.0}
         penalty = torch.zeros(())
         if judge.penalty:
