@@ -117,7 +117,7 @@ def test_held_out_clips_are_gauged_and_never_trained_on() -> None:
     assert 0 <= values["unseen_accuracy"] <= 1
 
 
-def test_a_lazy_discriminator_rests_once_the_student_moves_and_is_still_told_apart() -> None:
+def test_a_lazy_discriminator_learns_in_its_warm_up_and_rests_once_the_student_moves() -> None:
     objective, state, _ = made(AFDConfig(group=4), rests_above=0.05)
     assert advance(objective, state, objective.warmup).values["d_rested"] == 0
     before = {name: value.clone() for name, value in state.modules["discriminator"].state_dict().items()}

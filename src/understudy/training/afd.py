@@ -284,10 +284,10 @@ class OnPolicy(Generic[Settings]):
         loss = pairs(*scores.chunk(2)).mean()
         values = {"d_loss": loss.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
         _follow(state, "accuracy", health.accuracy)
-        lr = _led_rate(state, judge, lr, begun=state.step >= self.warmup)
+        begun = state.step >= self.warmup
+        lr = _led_rate(state, judge, lr, begun)
         values["d_rate"] = lr
-        moving = state.step >= self.warmup
-        rests_above = judge.ceiling if judge.rests_above is None or not moving else judge.rests_above
+        rests_above = judge.rests_above if begun and judge.rests_above is not None else judge.ceiling
         if float(state.tensors["accuracy"]) > rests_above:
             return {**values, "d_rested": 1.0}
         penalty = torch.zeros(())
