@@ -23,7 +23,7 @@ from understudy.codecs.base import latent_frames
 from understudy.collection.collect import plan_jobs
 from understudy.collection.store import ClipRecord, ClipStore, record_key
 from understudy.config import AFDConfig, DiscriminatorConfig, RunConfig, SFTConfig
-from understudy.discriminators.gauges import name_regime
+from understudy.discriminators.gauges import ADVICE, name_regime
 from understudy.discriminators.reference import departures, load_reference
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
@@ -551,7 +551,7 @@ def _gauges(folder: Path, config: RunConfig) -> Findings:
     if regime == "informative":
         yield Finding(True, "regime", f"{regime}, {why}")
     elif regime != "unknown":
-        yield Finding(None, "regime", f"{regime}, {why}; see docs/tuning.md")
+        yield Finding(None, "regime", f"{regime}, {why}: {ADVICE[regime]}; see docs/tuning.md")
     if not _has_reference(config):
         return
     found = departures(rows, load_reference())

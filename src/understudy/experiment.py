@@ -388,7 +388,7 @@ def _train_arm(config: RunConfig, name: str, data: TeacherClips, bundle: Bundle,
         if warning := shortcut_warning(probe):
             log.note(warning)
             log.keep("warnings", [warning])
-    for line in verdicts(log.rows(name)):
+    for line in verdicts(log.rows(name), config.discriminator.loss == "paired"):
         log.note(f"{name}: {line}")
     return state.policy("ema").eval()
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from understudy.discriminators.gauges import regime
+from understudy.discriminators.gauges import ADVICE, name_regime
 from understudy.errors import StoreError
 from understudy.files import write_json_atomic
 from understudy.training.loop import record
@@ -120,22 +120,18 @@ class RunLog:
         )
 
 
-def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Say in words what the gauges of an arm's recorded steps mean; empty when nothing stands out."""
+def verdicts(rows: Sequence[dict[str, Any]], paired: bool = True) -> list[str]:
+    """Say in words what the gauges of an arm's recorded steps mean; empty when nothing stands out.
+
+    ``paired``: whether its discriminator's loss is the paired one.
+    """
     said = []
     warm = [row["pair_accuracy"] for row in rows if row["phase"] == "warm-up" and "pair_accuracy" in row][-20:]
-    late = [row["pair_accuracy"] for row in rows if row["phase"] == "update" and "pair_accuracy" in row][-20:]
     if warm:
-        mean = sum(warm) / len(warm)
-        said.append(f"after warm-up the discriminator ranks {mean:.0%} of pairs rightly: {regime(mean)}")
-    if late:
-        mean = sum(late) / len(late)
-        advice = {
-            "blind": "it can no longer tell the two sides apart: the student has caught up, or discriminator.lr is too low",
-            "informative": "it still ranks, and is not always right",
-            "saturated": "it is always right and may be ranking trifles: lower discriminator.lr or raise its noise",
-        }[regime(mean)]
-        said.append(f"at the end it ranks {mean:.0%} rightly: {regime(mean)}; {advice}")
+        said.append(f"after warm-up the discriminator ranks {sum(warm) / len(warm):.0%} of pairs rightly")
+    regime, why = name_regime(rows, paired)
+    if regime in ADVICE:
+        said.append(f"{regime}: {why}; {ADVICE[regime]}")
     for name in ("corr_brightness", "corr_sharpness"):
         values = [row[name] for row in rows if row.get(name) is not None]
         mean = sum(values) / len(values) if values else 0.0

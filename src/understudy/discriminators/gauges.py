@@ -2,42 +2,30 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from understudy.objective import saturated_share
 
+INFORMATIVE: Final = (0.6, 0.97)
+"""Pair accuracies between which the discriminator's verdicts say something."""
 
-@dataclass(frozen=True)
-class Health:
-    """What the gauges say about one step.
-
-    Attributes:
-        accuracy: share of pairs ranked teacher over student, in [0, 1].
-        margin: mean of D(teacher) - D(student).
-        spread: standard deviation of the student's scores inside a prompt's group.
-        regime: "blind" (accuracy near 1/2), "informative", or "saturated" (accuracy at 1: nothing left to rank).
-    """
-
-    accuracy: float
-    margin: float
-    spread: float
-    regime: str
+ADVICE: Final = {
+    "informative": "it still ranks, and is not always right",
+    "hacked": "clips that please it need not be better: raise discriminator.lr or discriminator.steps",
+    "saturated": "the student has caught up, or discriminator.lr or discriminator.warmup is too low",
+    "memorised": "it knows its clips by heart: more clips, discriminator.redraws or noise, or fewer discriminator.steps",
+    "too strong": "what is left to rank may be trifles: lower discriminator.lr or raise discriminator.noise",
+    "unstable": "its steps are too large: lower discriminator.lr",
+}
+"""What each regime that `name_regime` names means, and what to change."""
 
 
 def pair_accuracy(real: Tensor, fake: Tensor) -> float:
     """Return the share of pairs [B] with D(real) > D(fake)."""
     return float((real > fake).float().mean())
-
-
-def regime(accuracy: float, low: float = 0.6, high: float = 0.995) -> str:
-    """Name the regime of a pair accuracy averaged over recent steps."""
-    if accuracy < low:
-        return "blind"
-    return "saturated" if accuracy > high else "informative"
 
 
 def name_regime(rows: Sequence[Mapping[str, Any]], paired: bool = True) -> tuple[str, str]:
@@ -71,11 +59,11 @@ def name_regime(rows: Sequence[Mapping[str, Any]], paired: bool = True) -> tuple
         return "hacked", f"{said}, {fell:.2f} less than at first although the discriminator does not learn"
     if accuracy < 0.4:
         return "hacked", said
-    if accuracy > 0.9 and unseen < 0.6:
+    if accuracy > 0.9 and unseen < INFORMATIVE[0]:
         return "memorised", said
-    if unseen < 0.6:
+    if unseen < INFORMATIVE[0]:
         return "saturated", said
-    return ("too strong" if min(accuracy, unseen) > 0.97 else "informative"), said
+    return ("too strong" if min(accuracy, unseen) > INFORMATIVE[1] else "informative"), said
 
 
 def _worst_mean(losses: Sequence[float], steps: int = 10) -> float:
@@ -140,13 +128,6 @@ def statistics(clips: Tensor) -> dict[str, Tensor]:
         "corner": grey[..., :corner, -corner:].mean((1, 2, 3)) - centre,
         "flicker": grey.diff(dim=1).abs().mean((1, 2, 3)),
     }
-
-
-def health(real: Tensor, fake: Tensor, grouped: Tensor) -> Health:
-    """Return the gauges of pair scores [B] and of the rollouts' scores [P, K]."""
-    accuracy = pair_accuracy(real, fake)
-    spread = float(grouped.std(dim=1).mean()) if grouped.shape[1] > 1 else float(grouped.std())
-    return Health(accuracy, float((real - fake).mean()), spread, regime(accuracy))
 
 
 @torch.no_grad()

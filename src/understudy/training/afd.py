@@ -279,11 +279,11 @@ class OnPolicy(Generic[Settings]):
         text = network.encode_text(prompts).repeat(2, 1)
         scores = network.logits(both, text)
         d_real, d_fake = scores.detach().chunk(2)
-        health = gauges.health(d_real, d_fake, d_fake[None])
+        accuracy = gauges.pair_accuracy(d_real, d_fake)
         pairs = objective.paired_loss if judge.loss == "paired" else objective.unpaired_loss
         loss = pairs(*scores.chunk(2)).mean()
-        values = {"d_loss": loss.item(), "pair_accuracy": health.accuracy, "margin": health.margin}
-        _follow(state, "accuracy", health.accuracy)
+        values = {"d_loss": loss.item(), "pair_accuracy": accuracy, "margin": (d_real - d_fake).mean().item()}
+        _follow(state, "accuracy", accuracy)
         begun = state.step >= self.warmup
         lr = _led_rate(state, judge, lr, begun)
         values["d_rate"] = lr

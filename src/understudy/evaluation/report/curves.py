@@ -15,13 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from understudy.discriminators.gauges import INFORMATIVE
 from understudy.evaluation.report.labels import METRICS, arm_name, label
 from understudy.evaluation.report.markup import Html
 from understudy.evaluation.report.record import Arm, Reading, Record
 from understudy.evaluation.report.verdict import figure
-
-INFORMATIVE: Final = (0.6, 0.995)
-"""Pair accuracies between which the discriminator's verdicts say something; as `understudy.discriminators.gauges`."""
 
 DASHES: Final = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
 """Line styles by place of the arm, so that colour is never the only difference."""
@@ -51,7 +49,7 @@ _FIGURES: Final[dict[str, tuple[str, str]]] = {
     "pair_accuracy": (
         "Pair accuracy",
         "Share of pairs in which the discriminator ranks the teacher's clip first. In the band its verdicts inform; "
-        "at 0.5 it is blind, at 1 it has nothing left to rank.",
+        "at 0.5 it guesses, at 1 it has nothing left to rank.",
     ),
     "margin": ("Margin", "Mean score of the teacher's clip less the student's."),
     "score_spread": (

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from understudy.discriminators.gauges import INFORMATIVE
 from understudy.evaluation.report import curves, players
 from understudy.evaluation.report.labels import METRICS, arm_name
 from understudy.evaluation.report.markup import Html, el, join
@@ -279,11 +280,10 @@ def _last_gauges(record: Record) -> list[str]:
     if not accuracy:
         return []
     mean = sum(accuracy) / len(accuracy)
-    low, high = curves.INFORMATIVE
-    regime = "blind: its verdicts were near guessing" if mean < low else "in the informative band"
-    if mean > high:
-        regime = "saturated: it had nothing left to rank"
-    return [f"Over the last {len(accuracy)} updates the discriminator's pair accuracy averaged {mean:.2f}, {regime}."]
+    low, high = INFORMATIVE
+    place = "below" if mean < low else "above" if mean > high else "in"
+    said = f"Over the last {len(accuracy)} updates the discriminator's pair accuracy averaged {mean:.2f}"
+    return [f"{said}, {place} the informative band."]
 
 
 def _probe(probe: dict[str, float]) -> Html:
