@@ -110,6 +110,63 @@ def test_positive_loss_has_no_negative_branch(seed: int, w: Tensor) -> None:
     assert bool((downhill <= 0).all())  # never away from a rollout, however bad
 
 
+class TestTiltedWeight:
+    @given(seeds, st.floats(0.1, 10))
+    def test_its_mean_is_one_and_its_ratios_are_those_of_the_exponential(self, seed: int, temperature: float) -> None:
+        a = draw_scores(seed)
+        w = objective.tilted_weight(a, temperature)
+        torch.testing.assert_close(w.mean(1), torch.ones(4, dtype=torch.float64))
+        ratios = (w / w[:, :1]).log()
+        torch.testing.assert_close(ratios, (a - a[:, :1]) / temperature, rtol=1e-6, atol=1e-6)
+
+    def test_it_goes_from_all_alike_to_the_best_alone(self) -> None:
+        a = draw_scores(0)
+        torch.testing.assert_close(objective.tilted_weight(a, 1e9), torch.ones_like(a), rtol=1e-6, atol=1e-6)
+        best = objective.tilted_weight(a, 1e-3)
+        assert bool((best.argmax(1) == a.argmax(1)).all())
+        torch.testing.assert_close(best.amax(1), torch.full((4,), 5.0, dtype=torch.float64))
+
+
+class TestRectifiedLoss:
+    @given(seeds, weights)
+    def test_its_gradient_at_the_old_policy_is_w_minus_1_times_the_plain_one(self, seed: int, w: Tensor) -> None:
+        old, target = draw(seed, 2)
+        v = old.clone().requires_grad_()
+        found = gradient(objective.rectified_loss(v, old, target, w), v)
+        plain = gradient(objective.frame_error(v, target), v)
+        torch.testing.assert_close(found, (w - 1).reshape(3, 1, 1, 1, 1) * plain, rtol=1e-9, atol=1e-12)
+
+    @given(seeds)
+    def test_where_the_old_velocity_is_the_mean_it_is_minimal_at_the_weighted_mean(self, seed: int) -> None:
+        """Three clips behind one noised state, as likely as each other: v_old is the mean of their velocities."""
+        (target,) = draw(seed, 1)
+        w = objective.tilted_weight(draw_scores(seed, 1, 3), 1.0)[0]
+        old = target.mean(0, keepdim=True).expand_as(target)
+        best = (w.reshape(3, 1, 1, 1, 1) * target).mean(0, keepdim=True)
+        v = best.clone().requires_grad_()
+        found = gradient(objective.rectified_loss(v.expand_as(target), old, target, w), v)
+        torch.testing.assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-12)
+
+
+class TestRewardCovariance:
+    @given(seeds)
+    def test_it_is_the_covariance_prompt_by_prompt(self, seed: int) -> None:
+        x0 = torch.randn(12, *SHAPE[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        a = objective.advantage(draw_scores(seed, 4, 3))
+        found = objective.reward_covariance(x0, a)
+        assert found.shape == (4, *SHAPE[1:])
+        for p in range(4):
+            both = torch.cat([a[p, None], x0[3 * p : 3 * p + 3].flatten(1).T])
+            torch.testing.assert_close(found[p].flatten(), torch.cov(both, correction=0)[0, 1:])
+
+    @given(seeds)
+    def test_what_all_clips_share_does_not_matter(self, seed: int) -> None:
+        x0 = torch.randn(6, *SHAPE[1:], dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        a = objective.advantage(draw_scores(seed, 2, 3))
+        moved = objective.reward_covariance(x0 + 7, a)
+        torch.testing.assert_close(moved, objective.reward_covariance(x0, a), rtol=1e-9, atol=1e-9)
+
+
 class TestAdvantage:
     @given(seeds, scopes)
     def test_mean_is_zero_in_every_group(self, seed: int, scope: str) -> None:

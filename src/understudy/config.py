@@ -301,8 +301,11 @@ class AFDConfig(OnPolicyConfig):
     """Noise levels of the update: the sampler's own, or uniform."""
     space: Literal["x0", "velocity"] = "x0"
     """Space of the loss."""
-    branches: Literal["both", "positive"] = "both"
-    """positive: without the negative branch, an ablation."""
+    branches: Literal["both", "positive", "rectified"] = "both"
+    """positive: without the negative branch, an ablation; rectified: one regression to the old policy's velocity,
+    moved by an exponential weight (after FlowAWR)."""
+    temperature: float = Field(1.0, gt=0)
+    """Of the exponential weight of ``rectified``: the lower, the more only the best rollouts count."""
     context: Literal["clean", "noisy"] = "clean"
     """What a block of the update sees of the past: the clean rollout, as in sampling, or, an ablation, its noised state."""
     by_block: bool = False
@@ -358,6 +361,18 @@ class InputGradientConfig(OnPolicyConfig):
     """Space of the loss."""
 
 
+class TiltConfig(OnPolicyConfig):
+    """Experimental: a prompt's rollouts all move along one direction, the covariance of clips and rewards (DiffusionART)."""
+
+    kind: Literal["tilt"] = "tilt"
+    gain: float = Field(1.0, gt=0)
+    """How far along it: in covariances of the latents with rewards of unit variance."""
+    scope: Literal["group", "batch"] = "group"
+    """Where the rewards' standard deviation is taken."""
+    space: Literal["x0", "velocity"] = "x0"
+    """Space of the loss."""
+
+
 class SFTConfig(Section):
     """Supervised fine-tuning on the teacher's clips: the baseline."""
 
@@ -375,7 +390,7 @@ class SFTConfig(Section):
 
 
 ObjectiveConfig = Annotated[
-    AFDConfig | SFTConfig | GANConfig | PolicyGradientConfig | ScoreMatchingConfig | InputGradientConfig,
+    AFDConfig | SFTConfig | GANConfig | PolicyGradientConfig | ScoreMatchingConfig | InputGradientConfig | TiltConfig,
     Field(discriminator="kind"),
 ]
 

@@ -76,6 +76,35 @@ def positive_loss(v: Tensor, target: Tensor, w: Tensor) -> Tensor:
     return w[:, None] * frame_error(v, target)
 
 
+def tilted_weight(advantages: Tensor, temperature: float) -> Tensor:
+    """Return w = exp(A / temperature) over its mean per prompt [P, K]: the density ratio of the best policy nearby.
+
+    Of all policies the one with the largest reward less ``temperature`` times its KL divergence from the old one draws a
+    clip exp(A / temperature) times as often, up to a factor per prompt (AWR, 1910.00177; FlowAWR, 2606.30376).
+    """
+    return torch.softmax(advantages / temperature, dim=1) * advantages.shape[1]
+
+
+def rectified_loss(v: Tensor, v_old: Tensor, target: Tensor, w: Tensor) -> Tensor:
+    """Return the error [B, F] against v_old + (w - 1) (v* - v_old), w [B] of mean 1 per prompt.
+
+    Its mean over the old policy's clips is minimal at E[w v* | x_t], the velocity of the policy that draws them w times as
+    often: v_old is E[v* | x_t], so taking 1 from w only takes away variance. The idea is FlowAWR's (2606.30376), the
+    derivation and the baseline of 1 are ours.
+    """
+    return frame_error(v, v_old + (w - 1).reshape(-1, *(1,) * (v.ndim - 1)) * (target - v_old))
+
+
+def reward_covariance(x0: Tensor, advantages: Tensor) -> Tensor:
+    """Return the covariance [P, F, C, h, w] of clips [P K, F, C, h, w] with their advantages [P, K] of mean 0 per prompt.
+
+    Where a prompt's clips would have to go, all together, for a little more reward: the shared direction of DiffusionART
+    (2610.12572).
+    """
+    p, k = advantages.shape
+    return torch.einsum("pk,pk...->p...", advantages, x0.unflatten(0, (p, k))) / k
+
+
 def level_weight(levels: Tensor, space: str) -> Tensor:
     """Return the factor [B, F] that turns a velocity-space error into the chosen space.
 

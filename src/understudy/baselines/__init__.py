@@ -7,6 +7,7 @@ from understudy.baselines.input_gradient import InputGradient
 from understudy.baselines.policy_gradient import PolicyGradient
 from understudy.baselines.score_matching import ScoreMatching
 from understudy.baselines.sft import SFT
+from understudy.baselines.tilt import Tilt
 from understudy.config import ObjectiveConfig, OnPolicyConfig, RunConfig, SFTConfig, TrainConfig
 from understudy.students.bundle import Bundle
 from understudy.training.afd import AFD, OnPolicy
@@ -19,6 +20,7 @@ _ON_POLICY: Final[dict[str, type[OnPolicy[Any]]]] = {
     "grpo": PolicyGradient,
     "dmd": ScoreMatching,
     "input-gradient": InputGradient,
+    "tilt": Tilt,
 }
 
 

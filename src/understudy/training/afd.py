@@ -360,6 +360,8 @@ class AFD(OnPolicy[AFDConfig]):
         advantages = objective.advantage(scores, self.config.scope)
         weights = objective.weight(advantages, self.config.limit).flatten()
         values = gauges.of_rewards(scores, weights, own.probes)
+        if self.config.branches == "rectified":
+            weights = objective.tilted_weight(advantages, self.config.temperature).flatten()
         return values | student_update(state, self.train, self._loss(state, own, weights, shared), len(weights))
 
     def _loss(self, state: TrainState, own: Rollouts, weights: Tensor, shared: int) -> Loss:
@@ -380,12 +382,14 @@ class AFD(OnPolicy[AFDConfig]):
 
         def loss(rows: slice) -> Parts:
             with torch.no_grad():
-                v_old = fixed(old, rows) if config.branches == "both" else None
+                v_old = None if config.branches == "positive" else fixed(old, rows)
                 v_prior = fixed(prior, rows)
             for part, v in velocities(student, past[rows], noisy[rows], levels[rows], own.prompts[rows]):
                 goal, share = target[rows][:, part], v.shape[1] / target.shape[1]
                 if v_old is None:
                     policy = objective.positive_loss(v, goal, weights[rows])
+                elif config.branches == "rectified":
+                    policy = objective.rectified_loss(v, v_old[:, part], goal, weights[rows])
                 else:
                     policy = objective.forward_process_loss(v, v_old[:, part], goal, weights[rows], config.beta)
                 own_scale = scale[rows][:, part]
