@@ -39,7 +39,7 @@ class Bench(Verb):
         """Estimate, run what is missing, and say where the table is."""
         if not 1 <= self.workers <= 64:
             raise UsageError(f"--workers is {self.workers}; give a whole number from 1 to 64")
-        from understudy.bench.estimate import calibrate, seconds, wall
+        from understudy.bench.estimate import calibrate, lines, seconds, wall
         from understudy.bench.grid import Grid
         from understudy.bench.suite import cells, load_suite
         from understudy.files import ensure_folder
@@ -65,8 +65,8 @@ class Bench(Verb):
         for line in left_out:
             print(f"left out: {line}")
         if self.dry_run:
-            for cell in missing:
-                print(f"  {cell.name}: about {seconds(cell, unit):.0f} s")
+            for line in lines(missing, unit):
+                print(f"  {line}")
             print("dry run: nothing was written")
             return 0
         ensure_folder(suite.out)
