@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from understudy.config import FolderTeacherConfig, RunConfig, SFTConfig, WorldTeacherConfig
+from understudy.config_tree import canonical_key, config_fields, near_key
 from understudy.errors import ConfigError
-from understudy.recipes import canonical_key, config_fields, dump, load_recipe, near_key
+from understudy.recipes import dump, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -148,7 +148,7 @@ def _flat(box: str) -> str:
 
 def _split(name: str, args: Sequence[str]) -> tuple[list[str], Overrides]:
     """Take the config fields (``--section.field VALUE``) out of ``args``; return the rest and them."""
-    from understudy.recipes import canonical_key, near_key
+    from understudy.config_tree import canonical_key, near_key
 
     flags = [field.name.replace("_", "-") for field in fields(VERBS[name]) if field.name != "recipe"]
     rest: list[str] = []
