@@ -73,6 +73,7 @@ def test_a_row_begins_with_another_suites_students_seed_by_seed(small) -> None:
         ("rows:\n  a: {recipe: row.yaml, after: b}\n", "leads to 'b'"),
         ("rows:\n  a: {recipe: row.yaml, wrong: 1}\n", "wrong"),
         ("rows: {}\n", "rows"),
+        ("beside: [b]\nrows:\n  a: {recipe: row.yaml}\n", "beside has 'b', which is no row; there are: a"),
         ("settings:\n  a, b: {}\nrows:\n  a: {recipe: row.yaml}\n", "'a, b' has a comma"),
     ],
 )
@@ -146,6 +147,22 @@ def test_one_seed_of_a_trained_row_stands_for_no_other(small) -> None:
     entries = {(e["row"], e["family"]): e for e in summarise(load_suite(path), found)}
     gap = entries["sft", "all"]["metrics"]["law_error"]["vs_afd"]["seeds"]
     assert (gap["n"], gap["mean"]) == (1, pytest.approx(-1.0))
+
+
+def test_rows_are_compared_with_those_the_suite_names_and_an_untrained_one_with_all_their_seeds(small) -> None:
+    path, out = small
+    path.write_text(path.read_text() + "beside: [sft, twice]\n")
+    suite = load_suite(path)
+    found = [result("start", 3, 6.0), result("sft", 3, 4.0), result("sft", 4, 4.4), result("twice", 3, 3.0)]
+    entries = {(e["row"], e["family"]): e["metrics"]["law_error"] for e in summarise(suite, found)}
+    gap = entries["start", "all"]["vs_sft"]["seeds"]
+    assert (gap["n"], gap["mean"]) == (2, pytest.approx(1.8))
+    assert entries["sft", "all"]["vs_twice"]["seeds"]["n"] == 1
+    out.mkdir()
+    text = write(suite, found, [], {}).read_text()
+    assert "Difference to sft:" in text
+    assert "Difference to twice:" in text
+    assert "vs_twice_mean" in (out / "results.csv").read_text()
 
 
 def test_finished_cells_are_known_and_others_settings_refused(small) -> None:

@@ -37,20 +37,17 @@ def summarise(suite: SuiteConfig, results: Sequence[Result]) -> list[dict[str, A
         for row, spec in suite.rows.items():
             group = groups.get((setting, row), [])
             good = [result for result in group if result.get("error") is None]
-            references = {"start": groups.get((setting, spec.against), []), "afd": groups.get((setting, "afd"), [])}
+            others = {name: name for name in suite.beside}
+            references = {k: groups.get((setting, name), []) for k, name in {"start": spec.against, **others}.items()}
             for family in _families(good) if group else []:
-                metrics = {}
-                for name in METRICS:
-                    values = _by_seed(good, family, name)
-                    if values:
-                        metrics[name] = _metric(good, references, family, name, row)
+                found = {name: _metric(good, references, family, name, row) for name in METRICS}
                 entries.append(
                     {
                         "setting": setting,
                         "row": row,
                         "family": family,
                         "seeds": sorted(result["seed"] for result in good),
-                        "metrics": metrics,
+                        "metrics": {name: metric for name, metric in found.items() if metric},
                         "seconds": float(np.mean([r["seconds"]["train"] for r in good])) if good else None,
                         "teacher_clips": max((r["teacher_clips"] for r in good), default=0),
                         "updates": max((r["updates"] for r in good), default=0),
@@ -65,51 +62,53 @@ def _families(good: Iterable[Result]) -> list[str]:
     return list(dict.fromkeys(["all", *(family for result in good for family in result["metrics"])]))
 
 
-def _by_seed(results: Iterable[Result], family: str, name: str) -> dict[int, float]:
-    """Return the finite values of a metric by seed."""
-    found = {}
-    for result in results:
-        if result.get("error") is not None:
-            continue
-        if name == "leak":
-            value = result.get("leak") if family == "all" else None
-        else:
-            value = (result["metrics"].get(family, {}).get(name) or {}).get("mean")
-        if value is not None:
-            found[int(result["seed"])] = float(value)
-    return found
+def _value(result: Result, family: str, name: str) -> float | None:
+    """Return a metric of one cell, None where it has none."""
+    if name == "leak":
+        return result.get("leak") if family == "all" else None
+    return (result["metrics"].get(family, {}).get(name) or {}).get("mean")
 
 
 def _metric(
     good: Sequence[Result], references: Mapping[str, Sequence[Result]], family: str, name: str, row: str
 ) -> dict[str, Any]:
-    values = _by_seed(good, family, name)
-    entry: dict[str, Any] = {"seeds": _plain(over_seeds(list(values.values())))}
+    """Return the intervals of a metric and of its differences to the references; empty where no cell has it."""
+    values = [value for result in good if (value := _value(result, family, name)) is not None]
+    if not values:
+        return {}
+    entry: dict[str, Any] = {"seeds": _plain(over_seeds(values))}
     if family == "all" and (table := _table(good, name)) is not None:
         entry["prompts"] = _plain(over_seeds_and_prompts(table))
     for reference, others in references.items():
-        theirs = _by_seed(others, family, name)
-        if reference == row or not theirs:
+        pairs = _paired(good, [result for result in others if result.get("error") is None])
+        both = [(_value(a, family, name), _value(b, family, name)) for a, b in pairs]
+        gaps = [a - b for a, b in both if a is not None and b is not None]
+        if reference == row or not gaps:
             continue
-        alone = next(iter(theirs.values())) if _untrained(others) else None
-        pairs = {s: theirs.get(s, alone) for s in values}
-        gaps = [values[s] - other for s, other in pairs.items() if other is not None]
-        if gaps:
-            entry[f"vs_{reference}"] = {"seeds": _plain(over_seeds(gaps))}
-            gap = _gap(good, others, name) if family == "all" else None
-            if gap is not None:
-                entry[f"vs_{reference}"]["prompts"] = _plain(over_seeds_and_prompts(gap))
+        entry[f"vs_{reference}"] = {"seeds": _plain(over_seeds(gaps))}
+        if family == "all" and (gap := _gap(pairs, name)) is not None:
+            entry[f"vs_{reference}"]["prompts"] = _plain(over_seeds_and_prompts(gap))
     return entry
 
 
-def _untrained(results: Iterable[Result]) -> bool:
-    """Return whether a row is one student that was not trained: it has one seed, and stands for all."""
-    return [result.get("updates") for result in results if result.get("error") is None] == [0]
+def _paired(good: Sequence[Result], others: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """Return the cells of two rows seed by seed; one student that was not trained stands for all seeds."""
+    mine, theirs = ({int(result["seed"]): result for result in row} for row in (good, others))
+    if _untrained(others):
+        theirs = dict.fromkeys(mine, others[0])
+    elif _untrained(good):
+        mine = dict.fromkeys(theirs, good[0])
+    return [(result, theirs[seed]) for seed, result in mine.items() if seed in theirs]
 
 
-def _table(results: Iterable[Result], name: str) -> NDArray[np.float64] | None:
+def _untrained(good: Sequence[Result]) -> bool:
+    """Return whether a row is one student that was not trained: it has one seed."""
+    return [result.get("updates") for result in good] == [0]
+
+
+def _table(good: Sequence[Result], name: str) -> NDArray[np.float64] | None:
     """Return a metric per seed and prompt [S, P], NaN where it is missing; None for a metric of whole sets."""
-    rows = [result["prompts"] for result in results if result.get("error") is None]
+    rows = [result["prompts"] for result in good]
     if not rows or name not in next(iter(rows[0].values()), {}):
         return None
     return np.array(
@@ -117,15 +116,10 @@ def _table(results: Iterable[Result], name: str) -> NDArray[np.float64] | None:
     )
 
 
-def _gap(good: Sequence[Result], others: Sequence[Result], name: str) -> NDArray[np.float64] | None:
-    """Return the paired differences per seed and prompt [S, P]; an untrained reference stands for all seeds."""
-    by_seed = {int(r["seed"]): r for r in others if r.get("error") is None}
-    alone = next(iter(by_seed.values())) if _untrained(others) else None
-    rows = [(r, by_seed.get(int(r["seed"]), alone)) for r in good]
-    mine, theirs = _table([a for a, b in rows if b], name), _table([b for _, b in rows if b], name)
-    if mine is None or theirs is None or mine.shape != theirs.shape:
-        return None
-    return mine - theirs
+def _gap(pairs: Sequence[tuple[Result, Result]], name: str) -> NDArray[np.float64] | None:
+    """Return the paired differences per seed and prompt [S, P]."""
+    mine, theirs = (_table([pair[side] for pair in pairs], name) for side in (0, 1))
+    return None if mine is None or theirs is None or mine.shape != theirs.shape else mine - theirs
 
 
 def _plain(interval: Interval) -> dict[str, float | int | None]:
@@ -149,7 +143,7 @@ def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str]
         "long": curves,
     }
     write_json_atomic(folder / "results.json", document)
-    write_text_atomic(folder / "results.csv", _csv(entries))
+    write_text_atomic(folder / "results.csv", _csv(entries, suite.beside))
     lines = (json.dumps(_short(result), separators=(",", ":")) for result in results)
     write_text_atomic(folder / "cells.jsonl", "".join(f"{line}\n" for line in lines))
     write_text_atomic(folder / "results.md", _markdown(suite, entries, curves, left_out, head))
@@ -165,10 +159,10 @@ def _short(value: Any) -> Any:
     return [_short(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def _csv(entries: Iterable[Mapping[str, Any]]) -> str:
+def _csv(entries: Iterable[Mapping[str, Any]], beside: Iterable[str]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    sides = ("", "vs_start", "vs_afd")
+    sides = ("", "vs_start", *(f"vs_{name}" for name in beside))
     columns = [f"{side}{'_' if side else ''}{key}" for side in sides for key in ("mean", "low", "high")]
     writer.writerow(["setting", "row", "family", "metric", "seeds", *columns])
     for entry in entries:
@@ -203,7 +197,7 @@ def _markdown(
         if setting != "all":
             lines += [f"## {setting}", ""]
         lines += _rows(["row", "seeds", *shown], [[e["row"], len(e["seeds"]), *_cells(e, shown, None)] for e in here])
-        for reference in ("start", "afd"):
+        for reference in ("start", *suite.beside):
             rows = [[e["row"], *_cells(e, shown, f"vs_{reference}")] for e in here if e["row"] != reference]
             if any(cell != "-" for row in rows for cell in row[1:]):
                 lines += [f"Difference to {reference}:", "", *_rows(["row", *shown], rows)]

@@ -86,6 +86,8 @@ class SuiteConfig(Section):
     """The rows, by name; one called start is what differences are taken from."""
     long: LongConfig | None = None
     """Long rollouts as well."""
+    beside: tuple[str, ...] = ("afd",)
+    """Rows that all others are compared with, seed by seed, as they are with their start."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,9 @@ def load_suite(path: Path) -> SuiteConfig:
             raise ConfigError(
                 f"suite {path}: the name {name!r} has a comma, which --rows and --settings split at: say it without"
             )
+    for name in suite.beside if "beside" in data else ():
+        if name not in suite.rows:
+            raise ConfigError(f"suite {path}: beside has {name!r}, which is no row; there are: {', '.join(suite.rows)}")
     for name, row in suite.rows.items():
         seen = {name}
         while row.after is not None:
