@@ -56,6 +56,6 @@ def over_seeds_and_prompts(values: NDArray[np.float64], seed: int = 0) -> Interv
     rng, (seeds, prompts) = np.random.default_rng(seed), values.shape
     rows = rng.integers(seeds, size=(_DRAWS, seeds))
     columns = rng.integers(prompts, size=(_DRAWS, prompts))
-    means = [values[np.ix_(row, column)].mean() for row, column in zip(rows, columns, strict=True)]
+    means = values[rows[:, :, None], columns[:, None, :]].mean(axis=(1, 2))
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high), seeds * prompts)

@@ -1,0 +1,65 @@
+"""Add the finished cells of a suite's run to those in the repository, and make its tables and plots again from all.
+
+    python benchmarks/publish.py recipes/bench/main.yaml RUN [RUN ...] --command "understudy bench ..."
+
+RUN is a suite's folder of results, as `understudy bench` left it. Results go to benchmarks/results/bench/, into the folder
+with the suite's name. A cell that the repository has is left as it is, and said, unless --replace says otherwise; a row that
+was measured with other settings is taken out with --drop ROW before.
+"""
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy.bench import results
+from understudy.bench.plots import draw
+from understudy.bench.suite import load_suite
+
+HOME = Path(__file__).parent / "results" / "bench"
+
+
+def place(cell: results.Result) -> tuple[str, str, int]:
+    """Return a cell's setting, row and seed."""
+    return cell["setting"], cell["row"], cell["seed"]
+
+
+def main() -> None:
+    """Merge the cells and write all that the suite's own command would write from them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--command", help="the command that made all of it; else the one that is there")
+    parser.add_argument("--replace", action="store_true", help="a new cell takes an old one's place")
+    parser.add_argument("--drop", action="append", default=[], metavar="ROW", help="take out a row first")
+    options = parser.parse_args()
+    suite, home = load_suite(options.suite), HOME / options.suite.stem
+    old = home / "cells.jsonl"
+    lines = old.read_text(encoding="utf-8").splitlines() if old.is_file() else []
+    kept = {place(cell): cell for cell in map(json.loads, lines) if cell["row"] not in options.drop}
+    for cell in results.read(sorted(path for run in options.runs for path in run.glob("*/*/seed-*/result.json"))):
+        if cell.get("error") is not None:
+            print(f"{place(cell)}: failed, not taken: {cell['error']}")
+        elif place(cell) not in kept or options.replace:
+            kept[place(cell)] = cell
+            print(f"{place(cell)}: added")
+        else:
+            print(f"{place(cell)}: there already, left as it is")
+    document = home / "results.json"
+    head: dict[str, Any] = json.loads(document.read_text(encoding="utf-8")) if document.is_file() else {}
+    command = options.command or head.get("command", f"understudy bench {options.suite}")
+    hardware = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    seeds = sorted({cell["seed"] for cell in kept.values()})
+    cells = [cell for cell in kept.values() if cell["row"] in suite.rows]
+    home.mkdir(parents=True, exist_ok=True)
+    suite = suite.model_copy(update={"out": home, "seeds": seeds})
+    print(results.write(suite, cells, (), {"command": command, "hardware": hardware}))
+    draw(home)
+
+
+if __name__ == "__main__":
+    main()

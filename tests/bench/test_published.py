@@ -1,0 +1,62 @@
+"""The tables in the repository are what the bench makes of the cells in the repository, and the README quotes them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from understudy.bench import results
+from understudy.bench.suite import load_suite
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = ROOT / "benchmarks" / "results" / "bench"
+NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+")
+SUITES = sorted(path.parent.name for path in PUBLISHED.glob("*/cells.jsonl"))
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_tables_are_made_of_the_cells(name: str, tmp_path: Path) -> None:
+    cells = [json.loads(line) for line in (PUBLISHED / name / "cells.jsonl").read_text().splitlines()]
+    published = json.loads((PUBLISHED / name / "results.json").read_text())
+    suite = load_suite(ROOT / "recipes" / "bench" / f"{name}.yaml")
+    assert {cell["row"] for cell in cells} <= set(suite.rows)
+    suite = suite.model_copy(update={"out": tmp_path, "seeds": published["seeds"]})
+    head = {key: published[key] for key in ("command", "hardware")}
+    made = results.write(suite, cells, published["left_out"], head).read_text()
+    shown = (PUBLISHED / name / "results.md").read_text()
+    assert NUMBER.sub("#", made) == NUMBER.sub("#", shown)
+    numbers = [[float(text) for text in NUMBER.findall(page)] for page in (made, shown)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=2e-3)  # cells keep five digits
+
+
+README_ROWS = {
+    "start student": "start",
+    "random rewards": "random",
+    "SFT on the teacher's clips": "sft",
+    "SFT, clips drawn again": "sft-informed",
+    "direct GAN": "gan",
+    "distribution matching": "dmd",
+    "discriminator frozen": "frozen",
+    "**AFD**": "afd",
+    "**AFD, lazy**": "afd-lazy",
+}
+
+
+def test_the_readme_quotes_the_main_table() -> None:
+    entries = json.loads((PUBLISHED / "main" / "results.json").read_text())["rows"]
+    whole = {entry["row"]: entry["metrics"] for entry in entries if entry["family"] == "all"}
+    lines = (ROOT / "README.md").read_text().split("understudy bench recipes/bench/main.yaml` |", 1)[1].splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines[2:] if line.startswith("|")]
+    seen = set()
+    for label, *shown in table[: len(README_ROWS)]:
+        name = next(row for start, row in README_ROWS.items() if label.startswith(start))
+        seen.add(name)
+        for metric, text in zip(
+            ("law_error", "motion_distance", "look_error", "sharpness", "permanence"), shown, strict=True
+        ):
+            said = [float(number) for number in NUMBER.findall(text)]
+            found = [value for value in (whole[name][metric]["seeds"][key] for key in ("mean", "low", "high")) if value]
+            half = 0.51 * 10.0 ** -len(NUMBER.search(text).group().partition(".")[2])
+            assert said == pytest.approx(found[: len(said)], abs=half), (label, metric)
+    assert seen == set(README_ROWS.values())
