@@ -1,7 +1,9 @@
 """The tables in the repository are what the bench makes of the cells in the repository, and the README quotes them."""
 
+import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,37 @@ def test_tables_are_made_of_the_cells(name: str, tmp_path: Path) -> None:
     assert NUMBER.sub("#", made) == NUMBER.sub("#", shown)
     numbers = [[float(text) for text in NUMBER.findall(page)] for page in (made, shown)]
     assert numbers[0] == pytest.approx(numbers[1], abs=2e-3)  # cells keep five digits
+
+
+def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    spec = importlib.util.spec_from_file_location("publish", ROOT / "benchmarks" / "publish.py")
+    publish = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(publish)
+    monkeypatch.setattr(publish, "HOME", tmp_path / "home")
+    lines = (PUBLISHED / "small" / "cells.jsonl").read_text().splitlines()
+    cells = [cell for cell in map(json.loads, lines) if cell["row"] in ("start", "afd")]
+    for cell in (*cells, {**cells[0], "seed": 7, "error": "it broke"}):
+        folder = tmp_path / "run" / cell["setting"] / cell["row"] / f"seed-{cell['seed']}"
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(json.dumps(cell))
+    suite = str(ROOT / "recipes" / "bench" / "small.yaml")
+
+    def call(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["publish.py", suite, *options])
+        publish.main()
+        return capsys.readouterr().out
+
+    first = call(str(tmp_path / "run"), "--command", "as typed")
+    assert first.count("): added") == len(cells)
+    assert "it broke" in first
+    found = json.loads((tmp_path / "home" / "small" / "results.json").read_text())
+    assert found["command"] == "as typed"
+    assert found["seeds"] == sorted({cell["seed"] for cell in cells})
+    assert call(str(tmp_path / "run")).count("left as it is") == len(cells)
+    call("--drop", "afd")
+    kept = (tmp_path / "home" / "small" / "cells.jsonl").read_text().splitlines()
+    assert {json.loads(line)["row"] for line in kept} == {"start"}
+    assert json.loads((tmp_path / "home" / "small" / "results.json").read_text())["command"] == "as typed"
 
 
 README_ROWS = {
