@@ -208,8 +208,8 @@ class JudgeConfig(Section):
     """rate: lr is only where it begins; it is then led so that pair accuracy stays inside ``band``."""
     band: tuple[float, float] = (0.7, 0.9)
     """Pair accuracies between which the controller leaves the learning rate alone."""
-    rates: tuple[float, float] = (1e-5, 1e-3)
-    """Smallest and largest learning rate that the controller may choose."""
+    rates: tuple[float, float] = (1e-5, 5e-4)
+    """Smallest and largest learning rate that the controller may choose; it spends most of a run near the largest."""
 
 
 class DiscriminatorConfig(JudgeConfig):
@@ -262,6 +262,8 @@ class VideoRewardConfig(JudgeConfig):
     """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
     lr: float = Field(5e-6, ge=0)
     """AdamW learning rate; 0 freezes it after warm-up."""
+    rates: tuple[float, float] = (1e-7, 5e-6)
+    """Smallest and largest learning rate that the controller may choose; it spends most of a run near the largest."""
     penalty: float = Field(0.0, ge=0)
     """Weight of the R1 and R2 finite-difference penalties; 0 spares their pass."""
     pool: int = Field(64, ge=1)
