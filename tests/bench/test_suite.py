@@ -8,7 +8,7 @@ import pytest
 from understudy.bench.grid import Grid
 from understudy.bench.long import TEACHER
 from understudy.bench.plots import draw
-from understudy.bench.results import summarise, write
+from understudy.bench.results import by_words, summarise, write
 from understudy.bench.suite import cells, load_suite
 from understudy.commands.base import UsageError
 from understudy.commands.bench import Bench
@@ -163,6 +163,29 @@ def test_rows_are_compared_with_those_the_suite_names_and_an_untrained_one_with_
     assert "Difference to sft:" in text
     assert "Difference to twice:" in text
     assert "vs_twice_mean" in (out / "results.csv").read_text()
+
+
+def test_errors_are_shown_by_the_suites_words_on_prompts_that_have_them(small) -> None:
+    path, out = small
+    path.write_text(path.read_text() + "words: [moon, mo]\n")
+    suite = load_suite(path)
+
+    def told(row: str, seed: int, far: float, near: float, other: float | None) -> dict:
+        places = {"on the moon": {"law_error": far}, "a moon": {"law_error": near}, "on earth": {"law_error": other}}
+        return {**result(row, seed, 9.0), "prompts": places}
+
+    found = [told("start", 3, 6.0, 4.0, 1.0), told("sft", 3, 3.0, 5.0, 1.0), told("sft", 4, 2.0, None, 1.0)]
+    entries = {entry["row"]: entry for entry in by_words(suite, found)}
+    assert {entry["word"] for entry in entries.values()} == {"moon"}  # whole words
+    metric = entries["sft"]["metrics"]["law_error"]
+    assert metric["measured"] == [2, 1]
+    assert metric["seeds"]["mean"] == pytest.approx((4.0 + 2.0) / 2)
+    assert metric["vs_start"]["seeds"]["mean"] == pytest.approx((-1.0 - 4.0) / 2)  # on what both have
+    assert "vs_start" not in entries["start"]["metrics"]["law_error"]
+    out.mkdir()
+    text = write(suite, found, [], {}).read_text()
+    assert "| sft | moon | 3.000 [" in text
+    assert json.loads((out / "results.json").read_text())["words"][0]["word"] == "moon"
 
 
 def test_finished_cells_are_known_and_others_settings_refused(small) -> None:

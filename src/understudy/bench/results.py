@@ -22,6 +22,7 @@ METRICS: Final = (
     "first_sharpness", "permanence", "prompt_ok", "rfd", "leak",
 )  # fmt: skip
 _SHOWN: Final = ("law_error", "motion_distance", "look_error", "sharpness", "first_sharpness", "permanence", "leak")
+_BY_WORD: Final = ("law_error", "gravity_error", "bounce_error")
 _DRIFT: Final = ("motion_distance", "magnitude", "look_error", "sharpness", "permanence")
 
 Result = Mapping[str, Any]
@@ -106,6 +107,44 @@ def _untrained(good: Sequence[Result]) -> bool:
     return [result.get("updates") for result in good] == [0]
 
 
+def by_words(suite: SuiteConfig, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return the errors of the law on prompts with each of the suite's words: intervals, differences, prompts measured.
+
+    A difference is taken on the prompts that have the metric in both rows, as not every rollout shows a bounce.
+    """
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if result.get("error") is None:
+            groups.setdefault((result["setting"], result["row"]), []).append(result)
+    entries = []
+    for (setting, row), good in groups.items():
+        pairs = _paired(good, groups.get((setting, suite.rows[row].against), []))
+        for word in suite.words:
+            mine = [_with_word(result, word) for result in good]
+            both = [(_with_word(a, word), _with_word(b, word)) for a, b in pairs if suite.rows[row].against != row]
+            metrics = {}
+            for name in _BY_WORD:
+                table, gap = _table(mine, name), _gap(both, name)
+                if table is None or not np.isfinite(table).any():
+                    continue
+                metrics[name] = {"measured": np.isfinite(table).sum(1).tolist(), **_both_intervals(table)}
+                if gap is not None:
+                    metrics[name]["vs_start"] = _both_intervals(gap)
+            if metrics:
+                entries.append({"setting": setting, "row": row, "word": word, "metrics": metrics})
+    return entries
+
+
+def _with_word(result: Result, word: str) -> Result:
+    return {**result, "prompts": {p: values for p, values in result["prompts"].items() if word in p.split()}}
+
+
+def _both_intervals(table: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the interval over seeds and that over seeds and prompts of values [S, P], NaN where one is missing."""
+    means = [float(row[np.isfinite(row)].mean()) if np.isfinite(row).any() else math.nan for row in table]
+    return {"seeds": _plain(over_seeds(means)), "prompts": _plain(over_seeds_and_prompts(table))}
+
+
 def _table(good: Sequence[Result], name: str) -> NDArray[np.float64] | None:
     """Return a metric per seed and prompt [S, P], NaN where it is missing; None for a metric of whole sets."""
     rows = [result["prompts"] for result in good]
@@ -141,12 +180,13 @@ def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str]
         "teacher": teacher,
         "rows": entries,
         "long": curves,
+        **({"words": by_words(suite, results)} if suite.words else {}),
     }
     write_json_atomic(folder / "results.json", document)
     write_text_atomic(folder / "results.csv", _csv(entries, suite.beside))
     lines = (json.dumps(_short(result), separators=(",", ":")) for result in results)
     write_text_atomic(folder / "cells.jsonl", "".join(f"{line}\n" for line in lines))
-    write_text_atomic(folder / "results.md", _markdown(suite, entries, curves, left_out, head))
+    write_text_atomic(folder / "results.md", _markdown(suite, entries, document, left_out, head))
     return folder / "results.md"
 
 
@@ -178,7 +218,7 @@ def _csv(entries: Iterable[Mapping[str, Any]], beside: Iterable[str]) -> str:
 def _markdown(
     suite: SuiteConfig,
     entries: Sequence[Mapping[str, Any]],
-    curves: Sequence[Mapping[str, Any]],
+    document: Mapping[str, Any],
     left_out: Sequence[str],
     head: Mapping[str, Any],
 ) -> str:
@@ -207,6 +247,7 @@ def _markdown(
             rows = [[e["row"], e["family"], *_cells(e, two, None), *_cells(e, two, "vs_start")] for e in families]
             heads = ["row", "family", *two, *(f"{m} against start" for m in two)]
             lines += ["By motion family:", "", *_rows(heads, rows)]
+        lines += _words([entry for entry in document.get("words", ()) if entry["setting"] == setting])
         cost = [
             [e["row"], _number(e["seconds"]), e["updates"], e["teacher_clips"], ", ".join(e["regimes"]) or "-"]
             for e in here
@@ -215,9 +256,19 @@ def _markdown(
         lines += _rows(["row", "seconds of training", "updates", "teacher clips", "regimes"], cost)
         for entry in here:
             lines += [f"- {entry['row']} failed: {error}" for error in entry["errors"]]
-    lines += _drifts(curves)
+    lines += _drifts(document["long"])
     lines += [f"- left out: {line}" for line in left_out]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _words(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of the errors by words of the prompts."""
+    rows = [
+        [e["row"], e["word"], *_cells(e, _BY_WORD, None), *_cells(e, _BY_WORD, "vs_start")]
+        for e in sorted(entries, key=lambda entry: str(entry["word"]))
+    ]
+    heads = ["row", "word", *_BY_WORD, *(f"{m} against start" for m in _BY_WORD)]
+    return ["By words of the prompts:", "", *_rows(heads, rows)] if rows else []
 
 
 def _drifts(curves: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -88,6 +88,8 @@ class SuiteConfig(Section):
     """Long rollouts as well."""
     beside: tuple[str, ...] = ("afd",)
     """Rows that all others are compared with, seed by seed, as they are with their start."""
+    words: tuple[str, ...] = ()
+    """Words of prompts by which the errors of the law are shown apart, such as the places that decide on gravity."""
 
 
 @dataclass(frozen=True)
