@@ -34,6 +34,12 @@ def test_another_look_is_said() -> None:
     assert "plain sft would copy" in advise(Facts(2, 0.9, 500, 0.5, 0.1, 0.2))[1]
 
 
+def test_a_close_call_is_said() -> None:
+    lines = [advise(Facts(4, hasty, 500, 0.5, 0.1, 0.01)) for hasty in (0.72, 0.79, 0.81, 0.9)]
+    assert ["it may be either" in line[1] for line in lines] == [False, True, True, False]
+    assert lines[1][0] != lines[2][0]
+
+
 def test_what_prompts_leave_open_is_read_from_the_clips() -> None:
     rng = np.random.default_rng(0)
 

@@ -1,0 +1,41 @@
+"""How much of their sharpness the built-in students keep when they draw in one step: what `understudy doctor` goes by.
+
+    python benchmarks/hasty.py
+
+Eight times 16 of the quickstart's prompts, with other noise each time.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from understudy.advice import sharpness
+from understudy.experiment import training_prompts
+from understudy.recipes import load_recipe
+from understudy.students.bundle import load_bundle
+from understudy.students.generate import draw_clips
+
+PROMPTS, TIMES = 16, 8
+
+
+def main() -> None:
+    """Print the shares of each student."""
+    torch.set_num_threads(1)
+    known = sorted(set(training_prompts(load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart.yaml"))))
+    for name in ("builtin:frame", "builtin:block", "builtin:base"):
+        bundle, shares = load_bundle(name), []
+        for seed in range(TIMES):
+            prompts = list(np.random.default_rng(seed).choice(known, PROMPTS, replace=False))
+            noise = list(range(PROMPTS * seed, PROMPTS * (seed + 1)))
+            own, hasty = (
+                np.stack([clip.frames for clip in draw_clips(student, prompts, noise)])
+                for student in (bundle, replace(bundle, levels=(1.0,)))
+            )
+            shares.append(sharpness(hasty) / sharpness(own))
+        print(f"{name}: mean {np.mean(shares):.2f}, from {min(shares):.2f} to {max(shares):.2f}")
+
+
+if __name__ == "__main__":
+    main()
