@@ -179,6 +179,14 @@ def test_a_discriminator_that_learns_nothing_and_is_caught_up_with_is_hacked() -
     assert gauges.name_regime(rows(5e-4))[0] == "saturated"  # it learns, and cannot tell the sides apart
 
 
+def test_a_discriminator_that_rests_because_it_is_right_is_not_saturated() -> None:
+    lazy = [{**row, "unseen_accuracy": 0.55, "d_rested": float(i % 4 > 0)} for i, row in enumerate(steps(0.65))]
+    busy = [{**row, "d_rested": 0.0} for row in lazy]
+    assert gauges.name_regime(lazy)[0] == "informative"
+    assert "rested in" in gauges.name_regime(lazy)[1]
+    assert gauges.name_regime(busy)[0] == "saturated"
+
+
 @pytest.mark.parametrize(
     ("losses", "paired", "regime"),
     [

@@ -36,9 +36,9 @@ def name_regime(rows: Sequence[Mapping[str, Any]], paired: bool = True) -> tuple
     "unstable": in its warm-up the discriminator did worse than guessing for a while, so its steps are too large. All
     others look at the last third of the updates. "hacked": the student's clips outrank the teacher's, or have caught up with
     them in the eyes of a discriminator that learns nothing: they climb a verdict that no longer means anything.
-    "saturated": the discriminator cannot tell the sides apart. "memorised": it can on the clips it trains on, not on
-    others. "too strong": it is always right, and what is left to rank are trifles. "informative" else; "unknown" without
-    a discriminator.
+    "saturated": the discriminator cannot tell the sides apart, nor does it rest because it can. "memorised": it can on
+    the clips it trains on, not on others. "too strong": it is always right, and what is left to rank are trifles.
+    "informative" else; "unknown" without a discriminator.
     """
     updates = [row for row in rows if row.get("phase") == "update" and row.get("pair_accuracy") is not None]
     late = updates[-max(1, len(updates) // 3) :]
@@ -61,8 +61,10 @@ def name_regime(rows: Sequence[Mapping[str, Any]], paired: bool = True) -> tuple
         return "hacked", said
     if accuracy > 0.9 and unseen < INFORMATIVE[0]:
         return "memorised", said
-    if unseen < INFORMATIVE[0]:
+    rested = sum(float(row.get("d_rested") or 0) for row in late) / len(late)
+    if unseen < INFORMATIVE[0] and rested < 0.5:
         return "saturated", said
+    said += f"; it rested in {rested:.0%} of them" if rested else ""
     return ("too strong" if min(accuracy, unseen) > INFORMATIVE[1] else "informative"), said
 
 
