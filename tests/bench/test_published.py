@@ -29,7 +29,7 @@ def test_tables_are_made_of_the_cells(name: str, tmp_path: Path) -> None:
     shown = (PUBLISHED / name / "results.md").read_text()
     assert NUMBER.sub("#", made) == NUMBER.sub("#", shown)
     numbers = [[float(text) for text in NUMBER.findall(page)] for page in (made, shown)]
-    assert numbers[0] == pytest.approx(numbers[1], abs=2e-3)  # cells keep five digits
+    assert numbers[0] == pytest.approx(numbers[1], abs=1.1e-3)  # a last digit may round otherwise elsewhere
 
 
 def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -167,6 +167,7 @@ def _plain(interval: Interval) -> dict[str, float | int | None]:
 
 def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str], head: Mapping[str, Any]) -> Path:
     """Write results.json, results.csv, cells.jsonl (every cell, every prompt) and results.md; return the last."""
+    results = [_short(result) for result in results]  # so that the tables follow from cells.jsonl to their last digit
     entries = summarise(suite, results)
     folder = suite.out
     teacher = next((r["teacher"] for r in results if r.get("teacher")), None)
@@ -184,7 +185,7 @@ def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str]
     }
     write_json_atomic(folder / "results.json", document)
     write_text_atomic(folder / "results.csv", _csv(entries, suite.beside))
-    lines = (json.dumps(_short(result), separators=(",", ":")) for result in results)
+    lines = (json.dumps(result, separators=(",", ":")) for result in results)
     write_text_atomic(folder / "cells.jsonl", "".join(f"{line}\n" for line in lines))
     write_text_atomic(folder / "results.md", _markdown(suite, entries, document, left_out, head))
     return folder / "results.md"
