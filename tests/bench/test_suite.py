@@ -7,7 +7,7 @@ import pytest
 
 from understudy.bench.grid import Grid
 from understudy.bench.long import TEACHER
-from understudy.bench.plots import draw
+from understudy.bench.plots import _span, draw
 from understudy.bench.results import by_words, summarise, write
 from understudy.bench.suite import cells, load_suite
 from understudy.commands.base import UsageError
@@ -137,6 +137,19 @@ def test_one_seed_shows_its_prompts_and_long_clips_their_parts(small) -> None:
     assert "4.000 (3.500, 4.500)" in text
     assert "| sft | window 8 | 1 | 2 | 1.500 |" in text
     assert "| sft | window 8 | 1 | 3 | nan |" in text
+
+
+def test_an_axis_shows_all_means_and_no_interval_of_two_seeds() -> None:
+    def entry(mean: float, half: float | None, seeds: int) -> dict:
+        interval = {"mean": mean, "low": None, "high": None, "n": seeds}
+        if half is not None:
+            interval |= {"low": mean - half, "high": mean + half}
+        return {"metrics": {"law_error": {"seeds": interval}}}
+
+    low, high = _span([entry(4.0, 1.0, 5), entry(5.0, 90.0, 2), entry(6.0, None, 1)], "law_error")
+    assert 2.5 < low < 3.0
+    assert 6.0 < high < 6.5
+    assert _span([], "law_error")[0] < _span([], "law_error")[1]
 
 
 def test_one_seed_of_a_trained_row_stands_for_no_other(small) -> None:

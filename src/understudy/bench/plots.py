@@ -37,6 +37,17 @@ def _value(entry: Mapping[str, Any], metric: str) -> tuple[float, float, float] 
     return mean, mean if found["low"] is None else found["low"], mean if found["high"] is None else found["high"]
 
 
+def _span(entries: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float]:
+    """Return the limits of an axis: all means, and intervals of three seeds or more.
+
+    Those of two seeds are so wide (t = 12.7) that nothing else would be seen; they run out of the picture.
+    """
+    found = [(value, entry["metrics"][metric]["seeds"]["n"]) for entry in entries if (value := _value(entry, metric))]
+    ends = [end for value, seeds in found for end in (value if seeds > 2 else value[:1])] or [0.0]
+    room = 0.08 * (max(ends) - min(ends)) or 0.5
+    return min(ends) - room, max(ends) + room
+
+
 def _by_row(entries: Sequence[Mapping[str, Any]], path: Path) -> Path:
     figure, axes = plt.subplots(
         1, len(_PANELS), figsize=(3.4 * len(_PANELS), 1 + 0.32 * len(entries)), sharey=True, layout="constrained"
@@ -47,6 +58,7 @@ def _by_row(entries: Sequence[Mapping[str, Any]], path: Path) -> Path:
                 mean, low, high = value
                 axis.plot([low, high], [y, y], color="0.6", lw=2)
                 axis.plot(mean, y, "o", color="C0" if entry["row"].startswith("afd") else "0.25")
+        axis.set_xlim(_span(entries, metric))
         axis.set_title(metric.replace("_", " "))
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(entries)), [entry["row"] for entry in entries])
@@ -66,6 +78,7 @@ def _over(entries: Sequence[Mapping[str, Any]], settings: Sequence[str], folder:
             reach = [[m - v[1] for m, v in zip(means, values, strict=True)], [v[2] - v[0] for v in values]]
             axis.errorbar(x, means, yerr=reach, marker="o", capsize=3, label=row, alpha=0.85)
         axis.set_xticks(range(len(settings)), settings, rotation=30, ha="right")
+        axis.set_ylim(_span(entries, metric))
         axis.set_title(metric.replace("_", " "))
         axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), fontsize="small")
