@@ -5,7 +5,6 @@
 Eight times 16 of the quickstart's prompts, with other noise each time.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from understudy.advice import sharpness
 from understudy.experiment import training_prompts
 from understudy.recipes import load_recipe
 from understudy.students.bundle import load_bundle
-from understudy.students.generate import draw_clips
+from understudy.students.generate import own_and_hasty
 
 PROMPTS, TIMES = 16, 8
 
@@ -29,10 +28,7 @@ def main() -> None:
         for seed in range(TIMES):
             prompts = list(np.random.default_rng(seed).choice(known, PROMPTS, replace=False))
             noise = list(range(PROMPTS * seed, PROMPTS * (seed + 1)))
-            own, hasty = (
-                np.stack([clip.frames for clip in draw_clips(student, prompts, noise)])
-                for student in (bundle, replace(bundle, levels=(1.0,)))
-            )
+            own, hasty = own_and_hasty(bundle, prompts, noise)
             shares.append(sharpness(hasty) / sharpness(own))
         print(f"{name}: mean {np.mean(shares):.2f}, from {min(shares):.2f} to {max(shares):.2f}")
 

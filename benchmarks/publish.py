@@ -9,12 +9,8 @@ was measured with other settings is taken out with --drop ROW before.
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from understudy.bench import results
 from understudy.bench.plots import draw
@@ -49,15 +45,16 @@ def main() -> None:
             print(f"{place(cell)}: added")
         else:
             print(f"{place(cell)}: there already, left as it is")
-    document = home / "results.json"
-    head: dict[str, Any] = json.loads(document.read_text(encoding="utf-8")) if document.is_file() else {}
-    command = options.command or head.get("command", f"understudy bench {options.suite}")
-    hardware = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    documents = [path for folder in (home, *options.runs) if (path := folder / "results.json").is_file()]
+    heads = results.read(documents)
+    head: dict[str, Any] = {key: found[key] for found in heads[::-1] for key in ("command", "hardware")}
+    if options.command:
+        head["command"] = options.command
     seeds = sorted({cell["seed"] for cell in kept.values()})
     cells = [cell for cell in kept.values() if cell["row"] in suite.rows]
     home.mkdir(parents=True, exist_ok=True)
     suite = suite.model_copy(update={"out": home, "seeds": seeds})
-    print(results.write(suite, cells, (), {"command": command, "hardware": hardware}))
+    print(results.write(suite, cells, (), head))
     draw(home)
 
 

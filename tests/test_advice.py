@@ -1,14 +1,13 @@
 """The advice follows from the facts, and the facts from the clips."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from understudy.advice import Facts, advise, look_at
 from understudy.students.bundle import load_bundle
-from understudy.students.generate import draw_clips
+from understudy.students.generate import own_and_hasty
 
 
 @pytest.mark.parametrize(
@@ -63,9 +62,6 @@ def test_what_prompts_leave_open_is_read_from_the_clips() -> None:
 def test_a_distilled_student_draws_sharply_in_one_step(name, sharp) -> None:
     bundle = load_bundle(name)
     prompts = ["a small red ball is dropped", "a large blue ball is thrown to the left"]
-    own, hasty = (
-        np.stack([clip.frames for clip in draw_clips(student, prompts, [0, 1])])
-        for student in (bundle, replace(bundle, levels=(1.0,)))
-    )
+    own, hasty = own_and_hasty(bundle, prompts, [0, 1])
     facts = look_at({"p": list(own)}, own, hasty, len(bundle.levels), 500, 1)
     assert ("kind sft:" in advise(facts)[0]) != sharp

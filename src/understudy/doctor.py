@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +31,7 @@ from understudy.recipes import load_recipe
 from understudy.runlog import RunLog
 from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
-from understudy.students.generate import draw_clips
+from understudy.students.generate import own_and_hasty
 from understudy.teachers.base import JobTeacher, Teacher
 from understudy.teachers.build import clip_params
 from understudy.teachers.folder import FolderTeacher
@@ -289,10 +289,7 @@ def _method(config: RunConfig, bundle: Bundle) -> Findings:
         clip = resample(store.read(record), form.fps, form.frames, (form.height, form.width))
         clips.setdefault(record.prompt, []).append(clip.frames)
     prompts = list(clips)[:16]
-    own, hasty = (
-        np.stack([clip.frames for clip in draw_clips(student, prompts, list(range(len(prompts))))])
-        for student in (bundle, replace(bundle, levels=(1.0,)))
-    )
+    own, hasty = own_and_hasty(bundle, prompts, list(range(len(prompts))))
     steps = max(len(levels) for levels in level_lists(bundle.levels))
     for line in advise(look_at(clips, own, hasty, steps, len(records), bundle.student.block_frames)):
         yield Finding(True, "method", line)

@@ -43,6 +43,7 @@ def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.Monke
         folder = tmp_path / "run" / cell["setting"] / cell["row"] / f"seed-{cell['seed']}"
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(cell))
+    (tmp_path / "run" / "results.json").write_text('{"command": "the run", "hardware": "its machine"}')
     suite = str(ROOT / "recipes" / "bench" / "small.yaml")
 
     def call(*options: str) -> str:
@@ -55,6 +56,7 @@ def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert "it broke" in first
     found = json.loads((tmp_path / "home" / "small" / "results.json").read_text())
     assert found["command"] == "as typed"
+    assert found["hardware"] == "its machine"
     assert found["seeds"] == sorted({cell["seed"] for cell in cells})
     assert call(str(tmp_path / "run")).count("left as it is") == len(cells)
     call("--drop", "afd")
@@ -89,7 +91,11 @@ def test_the_readme_quotes_the_main_table() -> None:
             ("law_error", "motion_distance", "look_error", "sharpness", "permanence"), shown, strict=True
         ):
             said = [float(number) for number in NUMBER.findall(text)]
-            found = [value for value in (whole[name][metric]["seeds"][key] for key in ("mean", "low", "high")) if value]
+            found = [
+                value
+                for value in (whole[name][metric]["seeds"][key] for key in ("mean", "low", "high"))
+                if value is not None
+            ]
             half = 0.51 * 10.0 ** -len(NUMBER.search(text).group().partition(".")[2])
             assert said == pytest.approx(found[: len(said)], abs=half), (label, metric)
     assert seen == set(README_ROWS.values())

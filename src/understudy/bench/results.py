@@ -30,9 +30,7 @@ Result = Mapping[str, Any]
 
 def summarise(suite: SuiteConfig, results: Sequence[Result]) -> list[dict[str, Any]]:
     """Return one entry for every setting, row and family: intervals by metric, differences, cost, regime, errors."""
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        groups.setdefault((result["setting"], result["row"]), []).append(result)
+    groups = _groups(results)
     entries = []
     for setting in suite.settings or {"all": {}}:
         for row, spec in suite.rows.items():
@@ -57,6 +55,14 @@ def summarise(suite: SuiteConfig, results: Sequence[Result]) -> list[dict[str, A
                     }
                 )
     return entries
+
+
+def _groups(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
+    """Return the results by setting and row."""
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result["setting"], result["row"]), []).append(result)
+    return groups
 
 
 def _families(good: Iterable[Result]) -> list[str]:
@@ -112,16 +118,14 @@ def by_words(suite: SuiteConfig, results: Sequence[Result]) -> list[dict[str, An
 
     A difference is taken on the prompts that have the metric in both rows, as not every rollout shows a bounce.
     """
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
-        if result.get("error") is None:
-            groups.setdefault((result["setting"], result["row"]), []).append(result)
+    groups = _groups(result for result in results if result.get("error") is None)
     entries = []
     for (setting, row), good in groups.items():
-        pairs = _paired(good, groups.get((setting, suite.rows[row].against), []))
+        against = suite.rows[row].against
+        pairs = _paired(good, groups.get((setting, against), [])) if against != row else []
         for word in suite.words:
             mine = [_with_word(result, word) for result in good]
-            both = [(_with_word(a, word), _with_word(b, word)) for a, b in pairs if suite.rows[row].against != row]
+            both = [(_with_word(a, word), _with_word(b, word)) for a, b in pairs]
             metrics = {}
             for name in _BY_WORD:
                 table, gap = _table(mine, name), _gap(both, name)

@@ -35,6 +35,13 @@ def draw_clips(bundle: Bundle, prompts: Sequence[str], seeds: Sequence[int], bat
     return clips
 
 
+def own_and_hasty(bundle: Bundle, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Frames, Frames]:
+    """Return uint8 clips [N, T, H, W, 3] as the sampler draws them, and the same drawn in one step from the same noise."""
+    students = (bundle, replace(bundle, levels=(1.0,)))
+    own, hasty = (np.stack([clip.frames for clip in draw_clips(student, prompts, seeds)]) for student in students)
+    return own, hasty
+
+
 @dataclass(frozen=True)
 class Drawn:
     """One block of a clip: uint8 frames [T, H, W, 3], and the size of the cache it was drawn with."""
