@@ -55,6 +55,12 @@ def test_cells_take_fields_seeds_and_students_from_their_place(small) -> None:
     assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
 
 
+def test_other_seeds_train_again_but_an_untrained_student_stays_one(small) -> None:
+    path, _ = small
+    found, _ = cells(load_suite(path), path, (7,))
+    assert [cell.name for cell in found] == ["few / start / seed 3", "few / sft / seed 7", "few / twice / seed 7"]
+
+
 def test_a_row_begins_with_another_suites_students_seed_by_seed(small) -> None:
     path, out = small
     text = path.read_text() + '  given: {recipe: row.yaml, train: false, start: "' + str(out) + '/{seed}/student"}\n'

@@ -152,12 +152,17 @@ def load_suite(path: Path) -> SuiteConfig:
     return suite
 
 
-def cells(suite: SuiteConfig, path: Path) -> tuple[list[Cell], list[str]]:
-    """Return the suite's cells, seed by seed so that an early table has every row, and what is left out, in words."""
+def cells(suite: SuiteConfig, path: Path, chosen: tuple[int, ...] = ()) -> tuple[list[Cell], list[str]]:
+    """Return the suite's cells, seed by seed so that an early table has every row, and what is left out, in words.
+
+    ``chosen`` are the seeds of training, if not the suite's. A student that is not trained keeps the suite's first: it is
+    the same with every seed, and a second run of it must not count as another.
+    """
     found, left_out = [], []
+    first, trained = suite.seeds[0], chosen or suite.seeds
     for setting, changes in (suite.settings or {"all": {}}).items():
         for name, row in suite.rows.items():
-            seeds = suite.seeds if row.train or _SEED in (row.start or "") else suite.seeds[:1]
+            seeds = trained if row.train or _SEED in (row.start or "") else (first,)
             absent = [
                 bundle
                 for seed in seeds
@@ -169,7 +174,7 @@ def cells(suite: SuiteConfig, path: Path) -> tuple[list[Cell], list[str]]:
                 )
                 continue
             found += [_cell(suite, path, setting, changes, name, seed) for seed in seeds]
-    order = {seed: i for i, seed in enumerate(suite.seeds)}
+    order = {seed: i for i, seed in enumerate(dict.fromkeys((first, *trained)))}
     missing = {line.split(" (")[0] for line in left_out}
     kept = [cell for cell in found if suite.rows[cell.row].after not in missing]
     return sorted(kept, key=lambda cell: order[cell.seed]), left_out

@@ -45,16 +45,16 @@ class Bench(Verb):
         from understudy.files import ensure_folder
 
         suite = load_suite(self.suite)
-        changes: dict[str, object] = {} if self.out is None else {"out": self.out}
-        if self.seeds:
-            changes["seeds"] = tuple(self._number(text) for text in self.seeds.split(","))
-        suite = suite.model_copy(update=changes)
+        if self.out is not None:
+            suite = suite.model_copy(update={"out": self.out})
+        chosen = tuple(self._number(text) for text in self.seeds.split(",")) if self.seeds else ()
         rows = self._chosen("rows", self.rows, list(suite.rows))
         settings = self._chosen("settings", self.settings, list(suite.settings or {"all": {}}))
-        found, left_out = cells(suite, self.suite)
+        found, left_out = cells(suite, self.suite, chosen)
         found = [cell for cell in found if cell.row in rows and cell.setting in settings]
         if not found:
             raise UsageError(f"no cell of {self.suite} is left; {'; '.join(left_out)}")
+        suite = suite.model_copy(update={"seeds": chosen or suite.seeds})  # for the head of the table
         grid = Grid(suite, found, left_out, self._command())
         missing = [cell for cell in found if not grid.done(cell)]
         unit = calibrate(found[0].config)
