@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from understudy.advice import sharpness
+from understudy.clips import laplacian_variance
 from understudy.experiment import training_prompts
 from understudy.recipes import load_recipe
 from understudy.students.bundle import load_bundle
@@ -29,7 +29,7 @@ def main() -> None:
             prompts = list(np.random.default_rng(seed).choice(known, PROMPTS, replace=False))
             noise = list(range(PROMPTS * seed, PROMPTS * (seed + 1)))
             own, hasty = own_and_hasty(bundle, prompts, noise)
-            shares.append(sharpness(hasty) / sharpness(own))
+            shares.append(laplacian_variance(hasty) / laplacian_variance(own))
         print(f"{name}: mean {np.mean(shares):.2f}, from {min(shares):.2f} to {max(shares):.2f}")
 
 

@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from understudy.clips import laplacian_variance
+
 # Share of the sharpness that is left in one step, of 16 clips: .81 to .95 in the distilled built-in students, .67 to .80 in
 # their base (benchmarks/hasty.py).
 _DISTILLED: Final = 0.8
@@ -46,7 +48,7 @@ def look_at(
     block: int,
 ) -> Facts:
     """Return the facts of teacher clips [T, H, W, 3] by prompt and of the student's clips [N, T, H, W, 3], own and hasty."""
-    edges = [sharpness(drawn) for drawn in (hasty, own)]
+    edges = [laplacian_variance(drawn) for drawn in (hasty, own)]
     groups = [np.stack(group).astype(np.float64) / 255 for group in clips.values()]
     pictures = [np.concatenate(groups).mean(axis=(0, 1)), own.astype(np.float64).mean(axis=(0, 1)) / 255]
     look = math.sqrt(float(((pictures[0] - pictures[1]) ** 2).mean()))
@@ -54,12 +56,6 @@ def look_at(
     later = [np.diff(group[:, 2 * block :], axis=1) for group in groups]
     share = edges[0] / edges[1] if edges[1] else math.nan
     return Facts(steps, share, count, _left_open(first), _left_open(later), look)
-
-
-def sharpness(clips: NDArray[np.uint8]) -> float:
-    """Return the variance of the Laplacian of clips [N, T, H, W, 3]."""
-    grey = clips.astype(np.float64).mean(axis=-1)
-    return float((np.diff(grey, 2, axis=2)[..., 1:-1] + np.diff(grey, 2, axis=3)[:, :, 1:-1]).var())
 
 
 def _left_open(groups: Sequence[NDArray[np.float64]]) -> float:

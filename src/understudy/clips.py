@@ -242,3 +242,10 @@ def resize(pixels: Frames, height: int, width: int) -> Frames:
     else:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     return np.array(image, dtype=np.uint8)
+
+
+def laplacian_variance(frames: Frames) -> float:
+    """Return the variance of the grey picture's Laplacian over uint8 [..., H, W, 3]: how much fine detail."""
+    grey = frames.mean(axis=-1, dtype=np.float32)
+    sides = grey[..., 2:, 1:-1] + grey[..., :-2, 1:-1] + grey[..., 1:-1, 2:] + grey[..., 1:-1, :-2]
+    return float((sides - 4 * grey[..., 1:-1, 1:-1]).var())

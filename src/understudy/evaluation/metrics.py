@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.clips import Clip
+from understudy.clips import Clip, laplacian_variance
 from understudy.errors import ClipError, PromptRejected
 from understudy.evaluation.frechet import features, frechet
 from understudy.evaluation.law import LawFit, law_error
@@ -558,13 +558,6 @@ def seam(frames: NDArray[np.uint8], block: int) -> float:
     if across.all() or not across.any() or change[~across].mean() < 1e-6:
         return math.nan
     return float(change[across].mean() / change[~across].mean())
-
-
-def laplacian_variance(frames: NDArray[np.uint8]) -> float:
-    """Return the variance of the grey picture's Laplacian over uint8 [T, H, W, 3]: how much fine detail."""
-    grey = frames.mean(axis=3, dtype=np.float32)
-    inner = grey[:, 1:-1, 1:-1]
-    return float((grey[:, 2:, 1:-1] + grey[:, :-2, 1:-1] + grey[:, 1:-1, 2:] + grey[:, 1:-1, :-2] - 4 * inner).var())
 
 
 def _pixels(frames: NDArray[np.uint8], detail: float, block: int | None) -> dict[str, float]:
