@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -32,10 +33,26 @@ def test_tables_are_made_of_the_cells(name: str, tmp_path: Path) -> None:
     assert numbers[0] == pytest.approx(numbers[1], abs=1.1e-3)  # a last digit may round otherwise elsewhere
 
 
+def benchmark(name: str) -> ModuleType:
+    """Return a script of the folder benchmarks as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_controller_is_compared_on_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["controller", "--out", str(tmp_path / "controller.md")])
+    benchmark("controller").main()
+    pages = [path / "controller.md" for path in (tmp_path, PUBLISHED.parent)]
+    texts = [page.read_text() for page in pages]
+    assert NUMBER.sub("#", texts[0]) == NUMBER.sub("#", texts[1])
+    numbers = [[float(text) for text in NUMBER.findall(page)] for page in texts]
+    assert numbers[0] == pytest.approx(numbers[1], abs=1.1e-3)
+
+
 def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    spec = importlib.util.spec_from_file_location("publish", ROOT / "benchmarks" / "publish.py")
-    publish = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(publish)
+    publish = benchmark("publish")
     monkeypatch.setattr(publish, "HOME", tmp_path / "home")
     lines = (PUBLISHED / "small" / "cells.jsonl").read_text().splitlines()
     cells = [cell for cell in map(json.loads, lines) if cell["row"] in ("start", "afd")]
