@@ -1,4 +1,4 @@
-"""Finished clips: RGB frames at a steady rate, in and out of mp4.
+"""Finished clips: RGB frames at a steady rate, in and out of mp4, at other sizes and rates, and their fine detail.
 
 Shape legend: T pixel frames, H/W pixels.
 """

@@ -18,6 +18,13 @@ NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+")
 SUITES = sorted(path.parent.name for path in PUBLISHED.glob("*/cells.jsonl"))
 
 
+def compare(made: str, shown: str) -> None:
+    """Assert that two pages say the same, but for the last digit of a number, which may round otherwise elsewhere."""
+    assert NUMBER.sub("#", made) == NUMBER.sub("#", shown)
+    numbers = [[float(text) for text in NUMBER.findall(page)] for page in (made, shown)]
+    assert numbers[0] == pytest.approx(numbers[1], abs=1.1e-3)
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_tables_are_made_of_the_cells(name: str, tmp_path: Path) -> None:
     cells = [json.loads(line) for line in (PUBLISHED / name / "cells.jsonl").read_text().splitlines()]
@@ -27,10 +34,7 @@ def test_tables_are_made_of_the_cells(name: str, tmp_path: Path) -> None:
     suite = suite.model_copy(update={"out": tmp_path, "seeds": published["seeds"]})
     head = {key: published[key] for key in ("command", "hardware")}
     made = results.write(suite, cells, published["left_out"], head).read_text()
-    shown = (PUBLISHED / name / "results.md").read_text()
-    assert NUMBER.sub("#", made) == NUMBER.sub("#", shown)
-    numbers = [[float(text) for text in NUMBER.findall(page)] for page in (made, shown)]
-    assert numbers[0] == pytest.approx(numbers[1], abs=1.1e-3)  # a last digit may round otherwise elsewhere
+    compare(made, (PUBLISHED / name / "results.md").read_text())
 
 
 def benchmark(name: str) -> ModuleType:
@@ -44,11 +48,7 @@ def benchmark(name: str) -> ModuleType:
 def test_the_controller_is_compared_on_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["controller", "--out", str(tmp_path / "controller.md")])
     benchmark("controller").main()
-    pages = [path / "controller.md" for path in (tmp_path, PUBLISHED.parent)]
-    texts = [page.read_text() for page in pages]
-    assert NUMBER.sub("#", texts[0]) == NUMBER.sub("#", texts[1])
-    numbers = [[float(text) for text in NUMBER.findall(page)] for page in texts]
-    assert numbers[0] == pytest.approx(numbers[1], abs=1.1e-3)
+    compare(*((folder / "controller.md").read_text() for folder in (tmp_path, PUBLISHED.parent)))
 
 
 def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
