@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from understudy.active import prompt_margins
 from understudy.baselines import build_objective
 from understudy.clips import Clip, decode_mp4
 from understudy.codecs.base import to_frames
@@ -27,8 +26,11 @@ from understudy.discriminators.active import furthest_first
 from understudy.discriminators.base import Discriminator
 from understudy.evaluation.law import law_error
 from understudy.evaluation.parse import track
-from understudy.experiment import build_teacher, held_out_prompts, load_start, training_prompts
 from understudy.recipes import load_recipe
+from understudy.run.active import prompt_margins
+from understudy.run.clips import build_teacher
+from understudy.run.prompts import held_out_prompts, training_prompts
+from understudy.run.start import load_start
 from understudy.students.bundle import Bundle
 from understudy.students.rollout import SeededNoise, roll_clip
 from understudy.students.transformer import CausalVideoTransformer

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from understudy.experiment import held_out_prompts
 from understudy.recipes import load_recipe
+from understudy.run.prompts import held_out_prompts
 from understudy.students.bundle import load_bundle
 from understudy.students.generate import draw_clips
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from understudy.clips import laplacian_variance
-from understudy.experiment import training_prompts
 from understudy.recipes import load_recipe
+from understudy.run.prompts import training_prompts
 from understudy.students.bundle import load_bundle
 from understudy.students.generate import own_and_hasty
 

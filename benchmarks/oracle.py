@@ -15,12 +15,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from understudy import experiment
 from understudy.bench import cell as bench
 from understudy.bench.suite import cells, load_suite
 from understudy.codecs.base import to_frames
 from understudy.evaluation.law import law_error
 from understudy.evaluation.parse import track
+from understudy.run.clips import collect
+from understudy.run.process import keep_freed_memory
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law
 from understudy.training.afd import AFD, Rollouts
@@ -57,8 +58,8 @@ def main() -> None:
     out = options.runs / suite.name / "-".join([*(f"{key}={value}" for key, value in changes.items()), "oracle"])
     narrowed = suite.model_copy(update={"rows": {"afd": row}, "seeds": (options.seed,), "out": out})
     cell = next(cell for cell in cells(narrowed, options.suite)[0] if cell.setting == options.setting)
-    experiment.keep_freed_memory()
-    experiment.collect(cell.config)
+    keep_freed_memory()
+    collect(cell.config)
     cell.folder.mkdir(parents=True, exist_ok=True)
     AFD._scores = minus_law_error  # type: ignore[method-assign]
     figures = bench.do(cell)["metrics"]["all"]

@@ -17,10 +17,12 @@ import torch
 from oracle import minus_law_error
 from torch import Tensor
 
-from understudy import experiment
 from understudy.baselines import build_objective
 from understudy.discriminators.gauges import correlation, pair_accuracy
 from understudy.recipes import load_recipe
+from understudy.run.clips import collect, training_clips
+from understudy.run.process import keep_freed_memory
+from understudy.run.start import load_start
 from understudy.training.afd import AFD, Rollouts, network_of
 from understudy.training.data import teacher_clips
 from understudy.training.state import TrainState
@@ -45,7 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    experiment.keep_freed_memory()
+    keep_freed_memory()
     watching = {name: _warmed_up(changes, options.seed) for name, changes in SHADOWS.items()}
     leader, state = watching["own"]
     shadows = [pair for name, pair in watching.items() if name != "own"]
@@ -75,9 +77,9 @@ def main() -> None:
 def _warmed_up(changes: dict[str, Any], seed: int) -> tuple[AFD, TrainState]:
     fields = [("seed", str(seed)), *((key, json.dumps(value)) for key, value in changes.items())]
     config = load_recipe(Path("recipes/quickstart.yaml"), fields)
-    bundle = experiment.load_start(config)
-    experiment.collect(config)
-    data = teacher_clips(experiment.training_clips(config, bundle.form), bundle.form, bundle.codec)
+    bundle = load_start(config)
+    collect(config)
+    data = teacher_clips(training_clips(config, bundle.form), bundle.form, bundle.codec)
     objective = build_objective(config.objective, config.train, config, data, bundle)
     assert isinstance(objective, AFD)
     state = objective.initial_state(bundle.student)

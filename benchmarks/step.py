@@ -17,8 +17,10 @@ import torch
 
 from understudy.baselines import build_objective
 from understudy.clips import decode_mp4
-from understudy.experiment import build_teacher, load_start, training_prompts
 from understudy.recipes import load_recipe
+from understudy.run.clips import build_teacher
+from understudy.run.prompts import training_prompts
+from understudy.run.start import load_start
 from understudy.teachers.base import ClipParams
 from understudy.training import afd
 from understudy.training.data import teacher_clips

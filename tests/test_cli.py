@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import pytest
 from safetensors.torch import load_file, save_file
 
-from understudy import __version__, cli, experiment
+from understudy import __version__, cli
 from understudy.clips import decode_mp4
 from understudy.collection.collect import CollectReport
 from understudy.collection.store import ClipStore
 from understudy.commands.base import RecipeVerb
 from understudy.errors import ConfigError
 from understudy.recipes import load_recipe
+from understudy.training.loop import Interrupted
 
 MINI = """
 name: mini
@@ -65,7 +66,7 @@ def recipe(tmp_path: Path, start: Path) -> Path:
 
 
 def stub(monkeypatch: pytest.MonkeyPatch, name: str, result: object) -> list[Any]:
-    """Replace ``experiment.name``; return the list of what it is called with. An exception is raised."""
+    """Replace ``run.name``, as "main.run"; return the list of what it is called with. An exception is raised."""
     calls: list[Any] = []
 
     def replacement(*args: Any, **named: Any) -> object:
@@ -74,7 +75,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, name: str, result: object) -> list[Any
             raise result
         return result
 
-    monkeypatch.setattr(experiment, name, replacement)
+    monkeypatch.setattr(f"understudy.run.{name}", replacement)
     return calls
 
 
@@ -149,7 +150,7 @@ def test_config_lists_fields_with_type_default_and_help(understudy: Run) -> None
 def test_fields_are_set_in_either_form_and_anywhere(
     args: list[str], recipe: Path, understudy: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = stub(monkeypatch, "run", Path("runs/x"))
+    calls = stub(monkeypatch, "main.run", Path("runs/x"))
     said = understudy("train", *[str(recipe) if arg == "RECIPE" else arg for arg in args])
     assert said.status == 0
     assert "runs/x" in said.out
@@ -172,7 +173,7 @@ def test_print_config_is_a_recipe_again(recipe: Path, tmp_path: Path, understudy
 def test_dry_run_says_what_it_would_do_and_writes_nothing(
     verb: str, recipe: Path, tmp_path: Path, understudy: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub(monkeypatch, "describe", ["a line"])
+    stub(monkeypatch, "describe.describe", ["a line"])
     before = files(tmp_path)
     said = understudy(verb, recipe, "--dry-run")
     assert said.status == 0
@@ -193,7 +194,7 @@ def test_collect_fills_the_store_and_says_so(recipe: Path, tmp_path: Path, under
 
 
 def test_collect_asks_for_the_recipe(recipe: Path, understudy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = stub(monkeypatch, "collect", CollectReport(total=3, done=1, skipped=1, rejected=1))
+    calls = stub(monkeypatch, "clips.collect", CollectReport(total=3, done=1, skipped=1, rejected=1))
     assert "3 of 3 clips settled" in understudy("collect", recipe).out
     assert calls == [load_recipe(recipe)]
 
@@ -210,7 +211,7 @@ def test_generate_draws_every_prompt(start: Path, tmp_path: Path, understudy: Ru
 
 
 def test_generate_passes_everything_on(understudy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = stub(monkeypatch, "generate", [Path("a.mp4")])
+    calls = stub(monkeypatch, "draw.generate", [Path("a.mp4")])
     options = "--out o --seconds 2.5 --seed 3 --per-prompt 4 --window 5 --sink 1 --threads 2 --given g.png"
     switch = ("--switch", "8s: a  blue ball", "9:c")
     assert understudy("generate", "builtin:frame", "a", "b", *options.split(), *switch).out == "a.mp4\n"
@@ -238,7 +239,7 @@ def test_generate_streams_to_standard_output(start: Path, capfdbinary: pytest.Ca
 
 
 def test_evaluate_takes_a_run_folder(tmp_path: Path, understudy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = stub(monkeypatch, "evaluate", {})
+    calls = stub(monkeypatch, "main.evaluate", {})
     assert str(tmp_path / "summary.json") in understudy("evaluate", tmp_path).out
     assert calls == [tmp_path]
 
@@ -384,8 +385,8 @@ ERRORS = [
     (KeyError("dropp"), 1, "error: unexpected KeyError: 'dropp'"),
     (KeyboardInterrupt(), 130, "stopped: run the same command again to go on"),
     (KeyboardInterrupt("stopped: 3 of 5 jobs"), 130, "stopped: 3 of 5 jobs"),
-    (experiment.Interrupted("stopped after step 3", signal.SIGINT), 130, "stopped: after step 3"),
-    (experiment.Interrupted("stopped after step 3", signal.SIGTERM), 143, "stopped: after step 3"),
+    (Interrupted("stopped after step 3", signal.SIGINT), 130, "stopped: after step 3"),
+    (Interrupted("stopped after step 3", signal.SIGTERM), 143, "stopped: after step 3"),
 ]
 
 
@@ -393,7 +394,7 @@ ERRORS = [
 def test_every_sort_of_error_has_its_status_and_one_line(
     error: BaseException, status: int, line: str, recipe: Path, understudy: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub(monkeypatch, "run", error)
+    stub(monkeypatch, "main.run", error)
     monkeypatch.delenv("UNDERSTUDY_TRACEBACK", raising=False)
     said = understudy("train", recipe)
     assert said.status == status
@@ -402,7 +403,7 @@ def test_every_sort_of_error_has_its_status_and_one_line(
 
 
 def test_a_traceback_is_shown_when_asked_for(recipe: Path, understudy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub(monkeypatch, "run", ConfigError("a line"))
+    stub(monkeypatch, "main.run", ConfigError("a line"))
     monkeypatch.setenv("UNDERSTUDY_TRACEBACK", "1")
     said = understudy("train", recipe)
     assert said.status == 1

@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from understudy import doctor, experiment
+from understudy import doctor
 from understudy.collection.store import ClipStore, Origin
 from understudy.config import AFDConfig, RunConfig, TrainConfig
 from understudy.discriminators.reference import BUCKETS, load_reference
 from understudy.doctor import Finding, diagnose
 from understudy.recipes import dump, load_recipe
+from understudy.run.clips import collect
+from understudy.run.folder import config_hash
 from understudy.students.bundle import load_bundle, save_bundle
 from understudy.training.checkpoint import save_checkpoint
 from understudy.training.state import TrainState
@@ -39,7 +41,7 @@ def recipe(tmp_path: Path, start: Path) -> Path:
 
 @pytest.fixture
 def store(recipe: Path, tmp_path: Path) -> Path:
-    experiment.collect(load_recipe(recipe), lambda report: None)
+    collect(load_recipe(recipe), lambda report: None)
     return tmp_path / "store"
 
 
@@ -50,7 +52,7 @@ def run(recipe: Path, start: Path, tmp_path: Path) -> Path:
     bundle = load_bundle(start)
     for step in (1, 2):
         state = TrainState({"student": bundle.student}, {}, torch.Generator(), step)
-        save_checkpoint(state, folder / "checkpoints" / "afd", experiment.config_hash(config))
+        save_checkpoint(state, folder / "checkpoints" / "afd", config_hash(config))
     save_bundle(bundle, folder / "student")
     (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
     (folder / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1}\n', encoding="utf-8")
@@ -186,7 +188,7 @@ def test_prompts_the_teacher_refuses_are_named(recipe: Path, tmp_path: Path) -> 
 def test_clips_shorter_than_the_student_needs_fail(recipe: Path, tmp_path: Path) -> None:
     text = "base: mini.yaml\nteacher: {frames: 3}\n"
     (tmp_path / "short.yaml").write_text(text, encoding="utf-8")
-    experiment.collect(load_recipe(tmp_path / "short.yaml"), lambda report: None)
+    collect(load_recipe(tmp_path / "short.yaml"), lambda report: None)
     (line,) = said(diagnose(str(tmp_path / "short.yaml")), False)
     assert "4 clips are shorter than the student's 0.67 s" in line
 

@@ -16,7 +16,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from understudy import experiment
 from understudy.advice import advise, look_at
 from understudy.clips import Clip, decode_mp4, encode_mp4, read_mp4, resample
 from understudy.codecs.base import latent_frames
@@ -28,11 +27,15 @@ from understudy.discriminators.reference import departures, load_reference
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
 from understudy.recipes import load_recipe
-from understudy.runlog import RunLog
+from understudy.run.clips import build_teacher
+from understudy.run.folder import config_hash, main_arm
+from understudy.run.log import RunLog
+from understudy.run.prompts import held_out_prompts, training_prompts
+from understudy.run.start import load_start
 from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
 from understudy.students.generate import own_and_hasty
-from understudy.teachers.base import JobTeacher, Teacher
+from understudy.teachers.base import ClipParams, JobTeacher, Teacher
 from understudy.teachers.build import clip_params
 from understudy.teachers.folder import FolderTeacher
 from understudy.teachers.world import grammar
@@ -108,8 +111,8 @@ def missing_clips(config: RunConfig) -> tuple[int, int]:
 
 def _wanted(config: RunConfig) -> set[str]:
     """Return the keys of the training clips, as a collection asks for them."""
-    teacher = experiment.build_teacher(config)
-    jobs = plan_jobs(experiment.training_prompts(config), config.clips.per_prompt, config.clips.seed)
+    teacher = build_teacher(config)
+    jobs = plan_jobs(training_prompts(config), config.clips.per_prompt, config.clips.seed)
     asked = asdict(clip_params(config.teacher))
     return {record_key(teacher.name, job.prompt, asked, job.seed) for job in jobs}
 
@@ -181,7 +184,7 @@ def _encoder() -> Findings:
 def _physics() -> Findings:
     teacher = WorldTeacher(size=16, frames=2)
     scene = next(grammar.scenes(grammar.FAMILIES, grammar.COLOURS))
-    clip, _ = teacher.draw(grammar.paraphrases(scene)[0], 0, experiment.ClipParams())
+    clip, _ = teacher.draw(grammar.paraphrases(scene)[0], 0, ClipParams())
     yield Finding(clip.length == 2, "physics", "pymunk moves and the embedded world draws")
 
 
@@ -226,12 +229,12 @@ def _recipe(path: Path) -> Findings:
 
 
 def _teacher(config: RunConfig, found: list[Teacher | JobTeacher]) -> Findings:
-    found.append(experiment.build_teacher(config))
+    found.append(build_teacher(config))
     yield Finding(True, "teacher", f"{found[0].name}; terms: {found[0].terms}")
 
 
 def _prompts(config: RunConfig, teacher: Teacher | JobTeacher | None) -> Findings:
-    training, held_out = experiment.training_prompts(config), experiment.held_out_prompts(config)
+    training, held_out = training_prompts(config), held_out_prompts(config)
     for what, prompts in (("training prompts", training), ("held-out prompts", held_out)):
         refused = [reason for prompt in prompts if (reason := _refusal(teacher, prompt))]
         for reason in refused[:_SHOWN]:
@@ -273,7 +276,7 @@ def _recipe_store(config: RunConfig, form: ClipForm | None) -> Findings:
 
 def _start(config: RunConfig, bundle: list[Bundle]) -> Findings:
     """Load the start student into ``bundle``, which outlives a later finding's error."""
-    bundle.append(experiment.load_start(config))
+    bundle.append(load_start(config))
     yield from _describe(bundle[0])
 
 
@@ -473,7 +476,7 @@ def _run(folder: Path) -> Findings:
         yield Finding(True, "config", f"{config.name}, seed {config.seed}")
     except UnderstudyError as error:
         yield from (Finding(False, "config", line) for line in str(error).splitlines())
-    wanted = experiment.config_hash(config) if config else None
+    wanted = config_hash(config) if config else None
     arms = sorted(path for path in folder.glob("checkpoints/*") if path.is_dir())
     for arm in arms:
         yield from _guarded(f"arm {arm.name}", _arm(arm, wanted))
@@ -543,7 +546,7 @@ def _has_reference(config: RunConfig) -> bool:
 
 def _gauges(folder: Path, config: RunConfig) -> Findings:
     """Name the regime of a run's discriminator; hold its gauges against healthy runs' if it is of the quickstart's kind."""
-    rows = RunLog(folder).rows(experiment.main_arm(config))
+    rows = RunLog(folder).rows(main_arm(config))
     regime, why = name_regime(rows, paired=config.discriminator.loss == "paired")
     if regime == "informative":
         yield Finding(True, "regime", f"{regime}, {why}")

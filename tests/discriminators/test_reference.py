@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from understudy import experiment
 from understudy.baselines import build_objective
 from understudy.discriminators.reference import BUCKETS, curves, departures, load_reference, reference
 from understudy.recipes import load_recipe
+from understudy.run.clips import training_clips
+from understudy.run.start import load_start
 from understudy.training.data import teacher_clips
 
 Row = dict[str, Any]
@@ -55,8 +56,8 @@ def test_warm_up_and_first_updates_are_those_of_healthy_runs(tmp_path: Path) -> 
     config = load_recipe(
         "recipes/bench/rows/afd.yaml", [("seed", "11"), ("clips.store", json.dumps(str(tmp_path / "store")))]
     )
-    bundle = experiment.load_start(config)
-    data = teacher_clips(experiment.training_clips(config, bundle.form), bundle.form, bundle.codec)
+    bundle = load_start(config)
+    data = teacher_clips(training_clips(config, bundle.form), bundle.form, bundle.codec)
     objective = build_objective(config.objective, config.train, config, data, bundle)
     state = objective.initial_state(bundle.student)
     objective.prepare(state, bundle.student)

@@ -11,8 +11,8 @@ from understudy.baselines import build_objective
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.config import AFDConfig, DiscriminatorConfig, RunConfig, TrainConfig
 from understudy.errors import CheckpointError, ConfigError
-from understudy.experiment import load_start
 from understudy.recipes import load_recipe
+from understudy.run.start import load_start
 from understudy.students.anyflow import AnyFlowSpec, AnyFlowStudent
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
@@ -225,8 +225,8 @@ def test_recipes_can_say_where_codec_and_text_are(tmp_path: Path, start: Path, m
     codec = SmallCodec(SmallCodecSpec(channels=4, width=8))
     save_bundle(Bundle(student, codec, LEVELS, ClipForm(64, 64, 12.0, 16), "test"), tmp_path / "bundle")
     given = []
-    monkeypatch.setattr("understudy.experiment.load_wan_codec", lambda *a: given.append(a) or codec)
-    monkeypatch.setattr("understudy.experiment.UMT5Text", lambda *a: given.append(a) or student.encode_text)
+    monkeypatch.setattr("understudy.run.start.load_wan_codec", lambda *a: given.append(a) or codec)
+    monkeypatch.setattr("understudy.run.start.UMT5Text", lambda *a: given.append(a) or student.encode_text)
     (tmp_path / "recipe.yaml").write_text(
         f"student:\n  start: {tmp_path / 'bundle'}\n  codec: {{kind: wan, path: vae}}\n  text: {{kind: umt5, path: pipe}}\n"
     )

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from understudy import experiment
-from understudy.baselines import build_objective
 from understudy.bench.long import drift
 from understudy.bench.suite import Cell
 from understudy.codecs.base import to_frames
@@ -22,11 +20,17 @@ from understudy.errors import UnderstudyError
 from understudy.evaluation.leak import look_leak, mean_picture
 from understudy.evaluation.metrics import ClipSet, measure_in_detail, to_json
 from understudy.files import ensure_folder, write_json_atomic
-from understudy.runlog import RunLog
-from understudy.students.bundle import Bundle, load_bundle, save_bundle
+from understudy.run.arm import save_arm, train_arm
+from understudy.run.clips import training_clips
+from understudy.run.log import RunLog
+from understudy.run.measure import evaluator
+from understudy.run.process import prepare_process
+from understudy.run.start import load_start
+from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.generate import draw_clips
+from understudy.students.lora import merged
 from understudy.training.data import TeacherClips, teacher_clips
-from understudy.training.loop import Arm, Interrupted, train
+from understudy.training.loop import Arm, Interrupted
 from understudy.training.start import Stage, distil
 
 RESULT = "result.json"
@@ -41,8 +45,7 @@ def work(cell: Cell) -> None:
         contextlib.redirect_stderr(log),
     ):
         try:
-            torch.set_num_threads(max(1, cell.config.threads))
-            experiment.keep_freed_memory()
+            prepare_process(max(1, cell.config.threads))
             result = do(cell)
         except (Interrupted, KeyboardInterrupt):
             sys.exit(130)
@@ -58,20 +61,19 @@ def work(cell: Cell) -> None:
 def do(cell: Cell) -> dict[str, Any]:
     """Train and measure ``cell``; return its result as a JSON value."""
     config, began = cell.config, time.perf_counter()
-    bundle = experiment.load_start(config)
-    pairs = experiment.training_clips(config, bundle.form)
+    bundle = load_start(config)
+    pairs = training_clips(config, bundle.form)
     data = teacher_clips(pairs, bundle.form, bundle.codec)
     prepared = time.perf_counter()
-    updates = 0
     if cell.spec.train:
-        bundle, updates = _trained(cell, data, bundle)
+        bundle = _trained(cell, data, bundle)
     trained = time.perf_counter()
-    measuring = experiment.evaluator(config, bundle)
+    measuring = evaluator(config, bundle)
     clips = measuring.draw(bundle.student)
     block = bundle.student.block_frames * bundle.codec.frames_per_latent
     families, prompts = measure_in_detail(clips, measuring.reference, block)
     result: dict[str, Any] = {
-        "updates": updates,
+        "updates": config.train.steps if cell.spec.train else 0,
         "teacher_clips": len(pairs),
         "metrics": {family: to_json(metrics) for family, metrics in families.items()},
         "prompts": {prompt: {k: _plain(v) for k, v in values.items()} for prompt, values in prompts.items()},
@@ -93,9 +95,8 @@ def do(cell: Cell) -> dict[str, Any]:
     return result
 
 
-def _trained(cell: Cell, data: TeacherClips, bundle: Bundle) -> tuple[Bundle, int]:
+def _trained(cell: Cell, data: TeacherClips, bundle: Bundle) -> Bundle:
     config = cell.config
-    objective = build_objective(config.objective, config.train, config, data, bundle)
     arm = Arm(
         name=cell.row,
         folder=cell.folder / "checkpoints",
@@ -104,11 +105,10 @@ def _trained(cell: Cell, data: TeacherClips, bundle: Bundle) -> tuple[Bundle, in
         checkpoint_every=config.train.checkpoint_every,
         resume="the same bench",
     )
-    state, _ = train(objective, bundle.student, arm, lambda report, steps: None)
-    bundle = replace(bundle, student=state.policy("ema").eval(), source=cell.name)
+    student, _ = train_arm(config, arm, data, bundle, lambda report, steps: None)
     if (settings := cell.spec.distil) is not None:
         student = distil(
-            bundle.student,  # type: ignore[arg-type]
+            merged(student),  # type: ignore[arg-type]
             data.latents,
             data.row_prompts,
             settings.levels,
@@ -116,10 +116,9 @@ def _trained(cell: Cell, data: TeacherClips, bundle: Bundle) -> tuple[Bundle, in
             Stage(settings.steps, min(48, len(data.latents)), settings.lr),
             config.seed,
             lambda stage, step, steps, loss: None,
-        )
-        bundle = replace(bundle, student=student.eval(), levels=settings.levels)
-    save_bundle(bundle, cell.folder / "student")
-    return bundle, config.train.steps
+        ).eval()
+        bundle = replace(bundle, levels=settings.levels)
+    return save_arm(config, bundle, student, cell.name, cell.folder / "student")
 
 
 def _leak(cell: Cell, bundle: Bundle, data: TeacherClips, clips: ClipSet) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from understudy import experiment
 from understudy.bench.suite import Cell
 from understudy.config import RunConfig, ScoreMatchingConfig, SFTConfig
+from understudy.run.start import load_start
 from understudy.students.generate import draw_clips
 from understudy.students.rollout import SeededNoise, roll_clip
 
@@ -29,7 +29,7 @@ class Unit:
 def calibrate(config: RunConfig) -> Unit:
     """Time the operations with the recipe's start student, a few seconds in all."""
     torch.set_num_threads(max(1, config.threads))
-    bundle = experiment.load_start(config)
+    bundle = load_start(config)
     student = bundle.student
     text = ["a small red ball is dropped"] * _BATCH
     frames = bundle.form.frames // bundle.codec.frames_per_latent

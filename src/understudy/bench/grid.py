@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from understudy import experiment
 from understudy.bench import results
 from understudy.bench.cell import finished, work
 from understudy.bench.plots import draw
 from understudy.bench.suite import Cell, SuiteConfig
 from understudy.errors import ConfigError
+from understudy.run.clips import collect, collect_held_out
 from understudy.training.loop import Interrupted, stop_signals
 
 _POLL = 0.5  # seconds
@@ -61,8 +61,8 @@ class Grid:
             parts = (config.teacher, config.prompts, config.clips.store, config.clips.per_prompt, config.evaluation)
             if repr(parts) not in seen:
                 seen.add(repr(parts))
-                experiment.collect(config)
-                experiment.collect_held_out(config)
+                collect(config)
+                collect_held_out(config)
 
     def run(self, workers: int, say: Callable[[str], None], expected: Callable[[Cell], float]) -> Path:
         """Do the cells that have no result, write the tables after each, and return results.md.

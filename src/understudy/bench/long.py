@@ -8,7 +8,8 @@ from understudy.clips import Clip, resample
 from understudy.config import RunConfig, WorldTeacherConfig
 from understudy.evaluation.metrics import ClipSet, measure, prepare, to_json
 from understudy.evaluation.redraw import in_own_look
-from understudy.experiment import collected, held_out_prompts
+from understudy.run.clips import collected
+from understudy.run.prompts import held_out_prompts
 from understudy.students.bundle import Bundle
 from understudy.students.generate import draw_long_clip
 

@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError
 
 from understudy.config import RunConfig, Section
 from understudy.errors import ConfigError
-from understudy.experiment import config_hash
 from understudy.files import sha256_hex
 from understudy.recipes import load_recipe, read_yaml
+from understudy.run.folder import config_hash
 from understudy.students.bundle import bundle_folder
 
 _SEED: Final = "{seed}"

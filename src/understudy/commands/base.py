@@ -60,10 +60,10 @@ class RecipeVerb(Verb):
 
     def dry(self, config: "RunConfig") -> int:
         """Say what would be done."""
-        from understudy import experiment
         from understudy.doctor import missing_clips
+        from understudy.run.describe import describe
 
-        for line in experiment.describe(config):
+        for line in describe(config):
             print(line)
         try:
             missing, wanted = missing_clips(config)

@@ -70,9 +70,9 @@ class Generate(Verb):
         switches = tuple(_switch(text) for text in self.switch)
         if self.stream is not None:
             return self._stream(prompts, switches)
-        from understudy import experiment
+        from understudy.run.draw import generate
 
-        paths = experiment.generate(
+        paths = generate(
             bundle=self.bundle,
             prompts=list(dict.fromkeys(prompts)),
             out=self.out,
@@ -95,9 +95,9 @@ class Generate(Verb):
             raise UsageError(f"--stream writes one clip, not {len(prompts) * self.per_prompt}; give one prompt")
         if sys.stdout.isatty():
             raise UsageError("--stream writes video to standard output: pipe it into a player, as in `| ffplay -`")
-        from understudy import experiment
+        from understudy.run.draw import stream
 
-        for piece in experiment.stream(
+        for piece in stream(
             bundle=self.bundle,
             prompt=prompts[0],
             seconds=self.seconds,

@@ -45,7 +45,7 @@ class Collect(RecipeVerb):
 
     def act(self, config: "RunConfig") -> int:
         """Collect, and say what came of it."""
-        from understudy import experiment
+        from understudy.run.clips import build_teacher, collect
 
         given = {"budget": self.budget, "budget_clips": self.budget_clips, "permission": self.permission}
         changed = {name: value for name, value in given.items() if value is not None}
@@ -56,10 +56,10 @@ class Collect(RecipeVerb):
             clips = type(config.clips).model_validate({**config.clips.model_dump(), "per_prompt": self.per_prompt})
             config = config.model_copy(update={"clips": clips})
         if config.teacher.kind not in ("world", "folder"):
-            teacher = experiment.build_teacher(config)
+            teacher = build_teacher(config)
             print(f"terms of {teacher.name}: {teacher.terms}")
         first = self._furthest(config)
-        report = experiment.collect(config, None, self._approve, self.held_out, self.retry_unsure, first)
+        report = collect(config, None, self._approve, self.held_out, self.retry_unsure, first)
         print(
             f"{report.settled} of {report.total} clips settled in {config.clips.store}: {report.done} collected, "
             f"{report.skipped} there already, {report.rejected} refused by the teacher"
@@ -78,7 +78,7 @@ class Collect(RecipeVerb):
             raise ConfigError(
                 "--active chooses what a budget is spent on: give --budget or --budget-clips, no --held-out"
             )
-        from understudy.active import ranked_prompts
+        from understudy.run.active import ranked_prompts
 
         ranked = ranked_prompts(config, self.active)
         print(f"{len(ranked)} prompts ranked; furthest from the teacher: {'; '.join(ranked[:3])}")
@@ -108,9 +108,9 @@ class Train(RecipeVerb):
 
     def act(self, config: "RunConfig") -> int:
         """Run, and say where the result is."""
-        from understudy import experiment
+        from understudy.run.main import run
 
-        folder = experiment.run(config)
+        folder = run(config)
         print(f"done: {folder}; look at {folder / 'report.html'}, or: understudy generate {folder} PROMPT")
         return 0
 
@@ -127,9 +127,9 @@ class Evaluate(Verb):
     def do(self) -> int:
         """Measure again."""
         check_run_folder(self.run)
-        from understudy import experiment
+        from understudy.run.main import evaluate
 
-        experiment.evaluate(self.run)
+        evaluate(self.run)
         print(f"{self.run / 'summary.json'} is new; `understudy report {self.run}` puts it into the report")
         return 0
 

@@ -9,8 +9,8 @@ import torch
 from understudy.cli import main
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ConfigError
-from understudy.experiment import load_start
 from understudy.recipes import load_recipe
+from understudy.run.start import load_start
 from understudy.students.bundle import load_bundle, save_bundle
 from understudy.students.checkpoints.read import read_checkpoint
 from understudy.students.checkpoints.write import write_diffusers, write_self_forcing
@@ -28,9 +28,9 @@ class Words(HashedWords):
 def load(recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     channels = recorded.sizes.in_channels
     codec = SmallCodec(SmallCodecSpec(channels=channels, width=8))
-    monkeypatch.setattr("understudy.experiment.load_wan_codec", lambda *a: codec)
+    monkeypatch.setattr("understudy.run.start.load_wan_codec", lambda *a: codec)
     monkeypatch.setattr(
-        "understudy.experiment.UMT5Text", lambda *a: Words(recorded.sizes.text_dim, recorded.sizes.text_length)
+        "understudy.run.start.UMT5Text", lambda *a: Words(recorded.sizes.text_dim, recorded.sizes.text_length)
     )
 
     def read(start: Path, more: str, parts: str = "codec: {kind: wan, path: vae}, text: {path: pipe}, "):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.runlog import verdicts
+from understudy.run.log import verdicts
 
 
 def rows(accuracy: float, loss: float = 0.6, sharpness: float = 0.0) -> list[dict]:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from understudy import experiment
 from understudy.cli import main
 from understudy.config import RunConfig
 from understudy.errors import ConfigError
 from understudy.evaluation.report import write_report
 from understudy.recipes import load_recipe
+from understudy.run.folder import claim, config_hash
+from understudy.run.main import run
+from understudy.run.prompts import held_out_prompts, training_prompts
+from understudy.teachers.world import grammar
 
 RECIPE = """
 name: mini
@@ -52,7 +55,7 @@ def test_a_run_leaves_everything_it_promises(recipe: Path, tmp_path: Path) -> No
     assert {"mean", "low", "high", "n"} == summary["end"]["law_error"].keys()
     assert summary["teacher_floor"]["law_error"]["mean"] < 0.5
     resolved = load_recipe(run / "config.yaml", ())
-    assert experiment.config_hash(resolved) == experiment.config_hash(load_recipe(recipe, ()))
+    assert config_hash(resolved) == config_hash(load_recipe(recipe, ()))
     before = (run / "summary.json").read_bytes()
     assert main(["train", str(recipe)]) == 0  # a finished run is not done again
     assert json.loads((run / "summary.json").read_bytes())["end"] == json.loads(before)["end"]
@@ -69,7 +72,7 @@ def test_a_run_leaves_everything_it_promises(recipe: Path, tmp_path: Path) -> No
 def test_a_killed_run_goes_on_to_the_same_student(recipe: Path, tmp_path: Path) -> None:
     """SIGTERM and kill -9 in the middle of training, through the real command."""
     first = load_recipe(recipe, [("out", str(tmp_path / "unbroken"))])
-    experiment.run(first)
+    run(first)
     command = [sys.executable, "-m", "understudy", "train", str(recipe), "--out", str(tmp_path / "killed")]
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -95,20 +98,25 @@ WATCH = """
 import sys
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-from understudy import experiment
+from understudy.files import ensure_folder
 from understudy.ingest.guard import Guard
 from understudy.recipes import load_recipe
+from understudy.run.clips import collect, collected
+from understudy.run.log import RunLog
+from understudy.run.main import train_and_judge
+from understudy.run.prompts import training_prompts
+from understudy.run.start import load_start
 from understudy.training.data import teacher_clips
 config = load_recipe(sys.argv[1], ())
-experiment.collect(config, on_progress=lambda report: None)
+collect(config, on_progress=lambda report: None)
 opened.clear()
 read = Guard.read  # clips are opened by another process
 Guard.read = lambda self, path, form=None, source=None: opened.append(str(path)) or read(self, path, form, source)
-bundle = experiment.load_start(config)
-pairs = experiment.collected(config, experiment.training_prompts(config), 1, config.clips.store, bundle.form)
+bundle = load_start(config)
+pairs = collected(config, training_prompts(config), 1, config.clips.store, bundle.form)
 data = teacher_clips(pairs, bundle.form, bundle.codec)
-log = experiment.RunLog(experiment.ensure_folder(config.out))
-experiment._train_arm(config, "afd", data, bundle, log)
+log = RunLog(ensure_folder(config.out))
+train_and_judge(config, "afd", data, bundle, log)
 sealed = [path for path in opened if "sealed" in path]
 assert any(path.endswith(".mp4") for path in opened)
 print(len(sealed))
@@ -128,27 +136,27 @@ def test_training_never_opens_the_sealed_states(recipe: Path, tmp_path: Path) ->
 
 def test_held_out_scenes_are_never_trained_on() -> None:
     config = RunConfig()
-    training, held_out = experiment.training_prompts(config), experiment.held_out_prompts(config)
+    training, held_out = training_prompts(config), held_out_prompts(config)
     assert not set(training) & set(held_out)
-    scene = experiment.grammar.parse
+    scene = grammar.parse
     assert not {scene(text) for text in training} & {scene(text) for text in held_out}
     other = load_recipe("recipes/bench/base.yaml", ())  # evidence: not what settings were chosen on
-    assert len({scene(text) for text in held_out} & {scene(text) for text in experiment.held_out_prompts(other)}) < 3
+    assert len({scene(text) for text in held_out} & {scene(text) for text in held_out_prompts(other)}) < 3
 
 
 def test_another_config_in_the_same_folder_is_refused(recipe: Path, tmp_path: Path) -> None:
     config = load_recipe(recipe, ())
     os.makedirs(config.out)
-    experiment._claim(config)
-    experiment._claim(config.model_copy(update={"threads": 2}))  # threads do not make another run
+    claim(config)
+    claim(config.model_copy(update={"threads": 2}))  # threads do not make another run
     with pytest.raises(ConfigError, match="another configuration"):
-        experiment._claim(load_recipe(recipe, [("seed", "5")]))
+        claim(load_recipe(recipe, [("seed", "5")]))
 
 
 def test_one_scene_leaves_nothing_to_hold_out(recipe: Path) -> None:
     config = load_recipe(recipe, [("prompts.colours", "[red]")])
     with pytest.raises(ConfigError, match="too few to hold any out"):
-        experiment.training_prompts(config)
+        training_prompts(config)
 
 
 def test_report_of_a_missing_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,11 @@ from understudy.discriminators.base import Discriminator
 from understudy.discriminators.build import build_discriminator
 from understudy.discriminators.canonical import levels_below, rerender
 from understudy.errors import CheckpointError, ConfigError
-from understudy.experiment import build_teacher, load_start, main_arm, training_prompts
 from understudy.recipes import load_recipe
+from understudy.run.clips import build_teacher
+from understudy.run.folder import main_arm
+from understudy.run.prompts import training_prompts
+from understudy.run.start import load_start
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, load_weights, read_tensors
 from understudy.students.rollout import SeededNoise, clips_at_once, roll_clip

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from understudy import active, experiment
 from understudy.cli import main
 from understudy.collection.store import ClipStore
 from understudy.errors import CheckpointError, ConfigError
 from understudy.recipes import load_recipe
+from understudy.run import active, clips
+from understudy.run.prompts import training_prompts
 
 RECIPE = """
 name: mini
@@ -77,8 +78,8 @@ def test_prompts_without_a_clip_come_first_then_the_order_given(tmp_path: Path, 
     def remember(teacher: object, jobs: list, *rest: object) -> None:
         asked.extend(job.prompt for job in jobs)
 
-    monkeypatch.setattr(experiment, "collect_jobs", remember)
+    monkeypatch.setattr(clips, "collect_jobs", remember)
     config = load_recipe(write(tmp_path), [("clips.per_prompt", "2")])
-    prompts = experiment.training_prompts(config)
-    experiment.collect(config, first=prompts[:1:-1])
+    prompts = training_prompts(config)
+    clips.collect(config, first=prompts[:1:-1])
     assert asked == [*prompts[:2], *prompts[:2], *(prompt for prompt in prompts[:1:-1] for _ in range(2))]

@@ -1,0 +1,1 @@
+"""A run from its description: collect, measure the start, train the arms, measure them, report."""

@@ -1,0 +1,74 @@
+"""A run's folder: which run it holds, and its summary."""
+
+import hashlib
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from understudy import __version__
+from understudy.config import AFDConfig, RunConfig
+from understudy.errors import ConfigError
+from understudy.files import write_json_atomic, write_text_atomic
+from understudy.recipes import dump, load_recipe
+from understudy.run.clips import build_teacher
+from understudy.run.log import RunLog
+
+
+def main_arm(config: RunConfig) -> str:
+    """Return the name of the run's own arm in records and reports."""
+    kind: str = config.objective.kind
+    if isinstance(config.objective, AFDConfig) and config.objective.reward == "random":
+        kind = "random"
+    return f"{kind}-main" if kind in config.compare else kind
+
+
+def arm_folder(config: RunConfig, name: str) -> Path:
+    """Return where the trained student of arm ``name`` is kept."""
+    return config.out / "student" if name == main_arm(config) else config.out / "arms" / name
+
+
+def config_hash(config: RunConfig) -> str:
+    """Return a hash of what decides a run's results: everything but where it is written and on how many threads."""
+    values = config.model_dump(mode="json", exclude={"out", "threads", "device", "collection"})
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def claim(config: RunConfig) -> None:
+    """Write the resolved config into the run folder, or check that the one there is the same run."""
+    path = config.out / "config.yaml"
+    if path.is_file() and config_hash(load_recipe(path, ())) != config_hash(config):
+        raise ConfigError(
+            f"{config.out} holds a run of another configuration: give another --out, or remove the folder"
+        )
+    write_text_atomic(path, dump(config))
+
+
+def summarise(config: RunConfig, log: RunLog) -> None:
+    """Write summary.json from what the log kept."""
+    main = main_arm(config)
+    named = ("start", "teacher", main)
+    warmup = config.discriminator.warmup if main == "afd" else 0
+    write_json_atomic(
+        config.out / "summary.json",
+        {
+            "name": config.name,
+            "objective": main,
+            "start": log.results["start"],
+            "end": log.results[main],
+            "teacher_floor": log.results["teacher"],
+            "arms": {name: values for name, values in log.results.items() if name not in named},
+            "seconds": {**log.seconds, "total": sum(log.seconds.values())},
+            "steps": config.train.steps,
+            "warmup_steps": warmup,
+            "seed": config.seed,
+            "version": __version__,
+            "probe": log.kept.get("probe", {}),
+            "warnings": log.kept.get("warnings", []),
+            "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {config.device}",
+            "teacher": build_teacher(config).name,
+            "teacher_clips": log.kept.get("clips", 0),
+        },
+    )

@@ -1,0 +1,105 @@
+"""A whole run, or what is left of it: collect, measure the start, train every arm, measure, report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from understudy.config import RunConfig
+from understudy.discriminators.gauges import shortcut_warning
+from understudy.errors import CheckpointError
+from understudy.evaluation.report import write_report
+from understudy.files import ensure_folder
+from understudy.recipes import load_recipe
+from understudy.run.arm import save_arm, train_arm
+from understudy.run.clips import training_clips
+from understudy.run.folder import arm_folder, claim, config_hash, main_arm, summarise
+from understudy.run.log import RunLog, verdicts
+from understudy.run.measure import evaluator
+from understudy.run.process import prepare_process
+from understudy.run.start import load_start
+from understudy.students.base import StudentModule
+from understudy.students.bundle import Bundle, load_bundle
+from understudy.training.data import TeacherClips, teacher_clips
+from understudy.training.loop import Arm
+
+
+def run(config: RunConfig) -> Path:
+    """Do the whole run, or what is left of it; return its folder.
+
+    Raises:
+        Interrupted: SIGTERM or Ctrl-C; what is done is kept and the same command goes on.
+        ConfigError: the folder holds a run of another configuration.
+    """
+    prepare_process(config.threads)
+    out = ensure_folder(config.out)
+    claim(config)
+    log = RunLog(out)
+    bundle = load_start(config)
+    with log.timed("collecting teacher clips", "collect"):
+        pairs = training_clips(config, bundle.form)
+        measuring = evaluator(config, bundle)
+        data = teacher_clips(pairs, bundle.form, bundle.codec)
+        log.keep("clips", len(pairs))
+    with log.timed("measuring the start student and the teacher", "evaluate"):
+        log.once("start", lambda: measuring.student("start", bundle.student))
+        log.once("teacher", measuring.teacher_floor)
+    for name in [*config.compare, main_arm(config)]:
+        if name in log.results:
+            continue
+        with log.timed(f"training {name}", name):
+            trained = train_and_judge(config, name, data, bundle, log)
+        source = f"{name} of {config.name}, seed {config.seed}"
+        student = save_arm(config, bundle, trained, source, arm_folder(config, name)).student
+        with log.timed(f"measuring {name}", "evaluate"):
+            log.once(name, lambda name=name, student=student: measuring.student(name, student))  # type: ignore[misc]
+    summarise(config, log)
+    write_report(out)
+    log.say(f"report: {out / 'report.html'}")
+    return out
+
+
+def train_and_judge(config: RunConfig, name: str, data: TeacherClips, bundle: Bundle, log: RunLog) -> StudentModule:
+    """Train one arm of the run to its end; note what the probe and the gauges say of it. Return its averaged student."""
+    arm = Arm(
+        name=name,
+        folder=config.out / "checkpoints" / name,
+        metrics=log.metrics,
+        config_hash=config_hash(config),
+        checkpoint_every=config.train.checkpoint_every,
+        resume="the same command",
+    )
+    with log.steps(name) as on_step:
+        trained, probe = train_arm(config, arm, data, bundle, on_step)
+    if probe:
+        log.keep("probe", probe)
+        if warning := shortcut_warning(probe):
+            log.note(warning)
+            log.keep("warnings", [warning])
+    for line in verdicts(log.rows(name), config.discriminator.loss == "paired"):
+        log.note(f"{name}: {line}")
+    return trained
+
+
+def evaluate(run_folder: Path) -> dict[str, Any]:
+    """Measure a finished run's student again, rewrite summary.json, and return it.
+
+    Raises:
+        CheckpointError: the folder holds no finished run.
+    """
+    if not (run_folder / "config.yaml").is_file() or not (run_folder / "student" / "config.json").is_file():
+        raise CheckpointError(f"{run_folder} holds no finished run: run `understudy train` with its recipe first")
+    config = load_recipe(run_folder / "config.yaml", ()).model_copy(update={"out": run_folder})
+    log = RunLog(run_folder)
+    bundle = load_start(config)
+    measuring = evaluator(config, bundle)
+    for name in ("start", *config.compare, main_arm(config)):
+        student = bundle.student
+        if name != "start":
+            student = load_bundle(arm_folder(config, name), bundle.codec).student.to(config.device)
+        log.results.pop(name, None)
+        log.once(name, lambda name=name, student=student: measuring.student(name, student))  # type: ignore[misc]
+    log.results.pop("teacher", None)
+    log.once("teacher", measuring.teacher_floor)
+    summarise(config, log)
+    summary: dict[str, Any] = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
+    return summary
