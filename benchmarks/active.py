@@ -18,17 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from understudy.baselines import build_objective
 from understudy.clips import Clip, decode_mp4
 from understudy.codecs.base import to_frames
-from understudy.config import RunConfig
-from understudy.discriminators.active import furthest_first
 from understudy.discriminators.base import Discriminator
 from understudy.evaluation.law import law_error
 from understudy.evaluation.parse import track
-from understudy.recipes import load_recipe
+from understudy.objectives.build import build_objective
+from understudy.recipe.config import RunConfig
+from understudy.recipe.files import load_recipe
 from understudy.run.active import prompt_margins
 from understudy.run.clips import build_teacher
+from understudy.run.margins import furthest_first
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.start import load_start
 from understudy.students.bundle import Bundle

@@ -15,7 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from understudy.discriminators.reference import BUCKETS, reference
+from understudy.objectives.reference import BUCKETS, reference
 
 
 def main() -> None:

@@ -16,14 +16,14 @@ from typing import Any, Final
 import torch
 from oracle import minus_law_error
 from torch import Tensor
+from understudy.training.afd import AFD, Rollouts, network_of
 
-from understudy.baselines import build_objective
-from understudy.discriminators.gauges import correlation, pair_accuracy
-from understudy.recipes import load_recipe
+from understudy.objectives.build import build_objective
+from understudy.objectives.gauges import correlation, pair_accuracy
+from understudy.recipe.files import load_recipe
 from understudy.run.clips import collect, training_clips
 from understudy.run.process import keep_freed_memory
 from understudy.run.start import load_start
-from understudy.training.afd import AFD, Rollouts, network_of
 from understudy.training.data import teacher_clips
 from understudy.training.state import TrainState
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from understudy.baselines import build_objective
 from understudy.clips import decode_mp4
-from understudy.recipes import load_recipe
+from understudy.objectives.build import build_objective
+from understudy.recipe.files import load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.prompts import training_prompts
 from understudy.run.start import load_start

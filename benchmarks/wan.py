@@ -5,7 +5,7 @@
 Weights are random: time does not depend on them. ``1.3b`` is the public shape, 480x832 in 21 latent frames, in bfloat16 on
 a GPU; ``recordings`` is the tiny shape of tests/data, 9 latent frames, for a CPU. A block is its denoising steps and the
 pass that adds it to the cache. Figures are medians, of processor time with one thread on a CPU. FLOPs are counted by
-``students.cost``, which the tests hold against torch's counter. The ceiling is a product of two square matrices measured in
+``run.cost``, which the tests hold against torch's counter. The ceiling is a product of two square matrices measured in
 the same run.
 """
 
@@ -22,7 +22,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from understudy import flow
-from understudy.students.cost import WanCost
+from understudy.run.cost import WanCost
 from understudy.students.rollout import SeededNoise, roll_clip
 from understudy.students.wan.model import WanStudent, compile_layers
 from understudy.students.wan.spec import WanSpec, preset, wan_1_3b

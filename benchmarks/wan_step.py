@@ -18,12 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from understudy.training.afd import AFD, Rollouts
 
-from understudy.config import AFDConfig, DiscriminatorConfig, LoraConfig, TrainConfig
-from understudy.students.cost import WanCost, memory, peak
+from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
+from understudy.objectives.afd.config import AFDConfig
+from understudy.recipe.config import LoraConfig, TrainConfig
+from understudy.run.cost import WanCost, memory, peak
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import WanSpec, preset, wan_1_3b
-from understudy.training.afd import AFD, Rollouts
 from understudy.training.data import TeacherClips
 
 TINY = WanSpec(

@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from understudy import doctor
 from understudy.collection.store import ClipStore, Origin
-from understudy.config import AFDConfig, RunConfig, TrainConfig
-from understudy.discriminators.reference import BUCKETS, load_reference
 from understudy.doctor import Finding, diagnose
-from understudy.recipes import dump, load_recipe
+from understudy.objectives.afd.config import AFDConfig
+from understudy.objectives.reference import BUCKETS, load_reference
+from understudy.recipe.config import RunConfig, TrainConfig
+from understudy.recipe.files import dump, load_recipe
 from understudy.run.clips import collect
 from understudy.run.folder import config_hash
 from understudy.students.bundle import load_bundle, save_bundle

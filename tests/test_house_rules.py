@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "understudy"
 
 MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 600, 300, 80
-TENSOR_PLACES = ("students/", "codecs/", "discriminators/", "training/", "flow.py", "objective.py")
+TENSOR_PLACES = ("students/", "codecs/", "discriminators/", "objectives/", "training/", "flow.py")
 # They have no CPU build to match every torch, and we need nothing from them.
 BANNED_IMPORTS = {"torchvision", "torchaudio"}
 

@@ -21,12 +21,13 @@ from understudy.clips import Clip, decode_mp4, encode_mp4, read_mp4, resample
 from understudy.codecs.base import latent_frames
 from understudy.collection.collect import plan_jobs
 from understudy.collection.store import ClipRecord, ClipStore, record_key
-from understudy.config import AFDConfig, DiscriminatorConfig, RunConfig, SFTConfig
-from understudy.discriminators.gauges import ADVICE, name_regime
-from understudy.discriminators.reference import departures, load_reference
+from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
-from understudy.recipes import load_recipe
+from understudy.objectives.gauges import ADVICE, name_regime
+from understudy.objectives.reference import departures, load_reference
+from understudy.recipe.config import RunConfig
+from understudy.recipe.files import load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.folder import config_hash, main_arm
 from understudy.run.log import RunLog
@@ -320,30 +321,7 @@ def _hints(config: RunConfig) -> Iterable[Hint]:
     train, judge, objective = config.train, config.discriminator, config.objective
     if train.warmup >= train.steps:
         yield None, "train.warmup", f"{train.warmup} of {train.steps} updates: the learning rate never gets to train.lr"
-    if not isinstance(objective, AFDConfig):
-        return
-    if objective.reward == "discriminator" and (judge.lr == 0 or judge.steps == 0):
-        yield None, "discriminator.lr", "a frozen discriminator gets hacked; right for a control, not for a result"
-    if judge.lr > 1e-2:
-        yield None, "discriminator.lr", f"{judge.lr:g} is large: a discriminator that is always right teaches nothing"
-    if judge.warmup == 0 and objective.reward == "discriminator":
-        yield None, "discriminator.warmup", "0: the first rewards come from an untrained discriminator"
-    if objective.beta < 0.05:
-        yield (
-            None,
-            "objective.beta",
-            f"{objective.beta:g} asks for moves {1 / objective.beta:.0f} times as long as 1 does",
-        )
-    if objective.beta > 2:
-        yield None, "objective.beta", f"{objective.beta:g} allows only very small moves away from the old policy"
-    if objective.limit < 0.2:
-        yield None, "objective.limit", f"{objective.limit:g} makes nearly every weight 0 or 1: only signs are left"
-    if objective.limit > 10:
-        yield None, "objective.limit", f"{objective.limit:g} keeps all weights near a half: there is almost no push"
-    if objective.group == 1 and objective.scope == "group":
-        yield False, "objective.group", "1 with scope group: every advantage is 0; use 2 or more, or scope batch"
-    if objective.prior == 0:
-        yield None, "objective.prior", "0: nothing holds the student near the prior policy"
+    yield from objective.hints(judge)
 
 
 def _fit(config: RunConfig, bundle: Bundle) -> Iterable[Hint]:
@@ -357,10 +335,7 @@ def _fit(config: RunConfig, bundle: Bundle) -> Iterable[Hint]:
             "does not see the one before it",
         )
     blocks = len(block_sizes(bundle.student, latent_frames(bundle.codec, form.frames)))
-    if isinstance(config.objective, SFTConfig):
-        unused = config.objective.masked_blocks
-    else:
-        unused = config.objective.shared_blocks
+    unused = config.objective.unused_blocks
     if unused >= blocks:
         yield False, f"objective ({config.objective.kind})", f"{unused} of {blocks} blocks are left out: none remains"
     if not isinstance(judge, DiscriminatorConfig):
@@ -539,7 +514,7 @@ def _metrics(path: Path) -> Findings:
 
 def _has_reference(config: RunConfig) -> bool:
     """Return whether the curves of healthy runs that ship say anything about this run."""
-    afd = isinstance(config.objective, AFDConfig) and config.objective.reward == "discriminator"
+    afd = config.objective.arm == "afd"
     small = config.discriminator.kind == "clip_cnn" and config.student.start == "builtin:frame"
     return afd and small and config.train.steps == RunConfig().train.steps  # the rate's decay depends on them
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from understudy.discriminators.base import Discriminator
-from understudy.discriminators.clip_cnn import ClipCnn, ClipCnnSpec
+from understudy.discriminators.clip_cnn.network import ClipCnn, ClipCnnSpec
 
 MakeCritic = Callable[..., ClipCnn]
 VOCABULARY = ("red", "blue", "ball", "falls")

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from understudy.discriminators.videoreward import (
+from understudy.discriminators.videoreward.files import load_reward_weights, load_videoreward
+from understudy.discriminators.videoreward.model import (
     RATINGS,
     VideoReward,
     VideoRewardSpec,
@@ -21,9 +22,8 @@ from understudy.discriminators.videoreward import (
     positions,
     sampled_frames,
 )
-from understudy.discriminators.videoreward_files import load_reward_weights, load_videoreward
 from understudy.errors import CheckpointError, ConfigError
-from understudy.objective import gradient_penalty, paired_loss
+from understudy.objectives.losses import gradient_penalty, paired_loss
 from understudy.students.bundle import load_weights
 
 pytest.importorskip("transformers")

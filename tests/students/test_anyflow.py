@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from understudy.baselines import build_objective
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
-from understudy.config import AFDConfig, DiscriminatorConfig, RunConfig, TrainConfig
+from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import CheckpointError, ConfigError
-from understudy.recipes import load_recipe
+from understudy.objectives.afd.config import AFDConfig
+from understudy.objectives.build import build_objective
+from understudy.recipe.config import RunConfig, TrainConfig
+from understudy.recipe.files import load_recipe
 from understudy.run.start import load_start
 from understudy.students.anyflow import AnyFlowSpec, AnyFlowStudent
 from understudy.students.base import block_sizes
@@ -193,7 +195,7 @@ def test_a_bundle_round_trip_and_a_few_afd_updates(tmp_path: Path) -> None:
     )
     objective = build_objective(config.objective, config.train, config, data, bundle)
     state = objective.initial_state(student)
-    objective.prepare(state, student)
+    objective.prepare(state)
     before = [p.detach().clone() for p in state.modules["student"].parameters()]
     for _ in range(3):
         report = objective.step(state)

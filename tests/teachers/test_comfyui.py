@@ -11,7 +11,7 @@ import pytest
 from understudy.collection.collect import CollectReport, Policy, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, JobForgotten, TeacherError, TeacherStopped
-from understudy.teacher_config import ComfyTeacherConfig, TermsConfig
+from understudy.recipe.teachers import ComfyTeacherConfig, TermsConfig
 from understudy.teachers.base import ClipParams, ClipRequest
 from understudy.teachers.build import build, clip_params
 from understudy.teachers.comfyui import ComfyTeacher, find_node

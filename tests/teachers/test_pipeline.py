@@ -13,7 +13,7 @@ from understudy.clips import decode_mp4
 from understudy.collection.collect import CollectReport, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, MissingExtra, TeacherError, TeacherStopped
-from understudy.teacher_config import DiffusersTeacherConfig, TermsConfig
+from understudy.recipe.teachers import DiffusersTeacherConfig, TermsConfig
 from understudy.teachers.base import ClipParams
 from understudy.teachers.build import build, clip_params
 from understudy.teachers.pipeline import PipelineTeacher, _frames

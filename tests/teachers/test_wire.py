@@ -12,7 +12,7 @@ from understudy import cli
 from understudy.collection.collect import CollectReport, Policy, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, PromptRejected, TeacherError, TeacherStopped
-from understudy.teacher_config import ApiTeacherConfig, TermsConfig
+from understudy.recipe.teachers import ApiTeacherConfig, TermsConfig
 from understudy.teachers.base import ClipParams, ClipRequest
 from understudy.teachers.build import build, clip_params
 from understudy.teachers.wire import WireTeacher, at, load_shape, merge

@@ -5,17 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from understudy.baselines import build_objective
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
-from understudy.config import (
-    AFDConfig,
-    DiscriminatorConfig,
-    LoraConfig,
-    ObjectiveConfig,
-    RunConfig,
-    StudentConfig,
-    TrainConfig,
-)
+from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
+from understudy.objectives.afd.config import AFDConfig
+from understudy.objectives.build import build_objective
+from understudy.objectives.config import ObjectiveSection
+from understudy.recipe.config import LoraConfig, RunConfig, StudentConfig, TrainConfig
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 from understudy.training.data import TeacherClips
@@ -47,7 +42,7 @@ def data() -> TeacherClips:
 @pytest.fixture
 def build(bundle: Bundle, data: TeacherClips) -> Build:
     def make(
-        objective: ObjectiveConfig | None = None,
+        objective: ObjectiveSection | None = None,
         discriminator: DiscriminatorConfig | None = None,
         train: TrainConfig | None = None,
         seed: int = 0,

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from understudy.config import AFDConfig, LoraConfig, SFTConfig
 from understudy.errors import CheckpointError
+from understudy.objectives.afd.config import AFDConfig
+from understudy.objectives.sft.config import SFTConfig
+from understudy.recipe.config import LoraConfig
 from understudy.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, verify_checkpoint
 from understudy.training.loop import Arm, Interrupted, train
 from understudy.training.state import StepReport, TrainState
@@ -133,7 +135,7 @@ def test_another_config_is_refused(build, tmp_path) -> None:
 def test_a_full_disk_keeps_the_earlier_checkpoint(build, tmp_path, monkeypatch) -> None:
     objective, start = build()
     state = objective.initial_state(start)
-    objective.prepare(state, start)
+    objective.prepare(state)
     state.step = 2
     save_checkpoint(state, tmp_path, "a")
 

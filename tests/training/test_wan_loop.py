@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from understudy.baselines import build_objective
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
-from understudy.config import AFDConfig, DiscriminatorConfig, LoraConfig, RunConfig, StudentConfig, TrainConfig
+from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
+from understudy.objectives.afd.config import AFDConfig
+from understudy.objectives.build import build_objective
+from understudy.recipe.config import LoraConfig, RunConfig, StudentConfig, TrainConfig
 from understudy.students import rollout
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.lora import merged
@@ -68,7 +70,7 @@ def trained(form: str, lora: LoraConfig | None, settings: AFDConfig, half: bool 
     objective = build_objective(settings, config.train, config, data, bundle)
     before = weights(student)
     state = objective.initial_state(student)
-    objective.prepare(state, student)
+    objective.prepare(state)
     reports = []
     for _ in range(4):
         reports.append(objective.step(state))

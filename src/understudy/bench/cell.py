@@ -15,11 +15,12 @@ import torch
 from understudy.bench.long import drift
 from understudy.bench.suite import Cell
 from understudy.codecs.base import to_frames
-from understudy.discriminators.gauges import name_regime
 from understudy.errors import UnderstudyError
 from understudy.evaluation.leak import look_leak, mean_picture
 from understudy.evaluation.metrics import ClipSet, measure_in_detail, to_json
 from understudy.files import ensure_folder, write_json_atomic
+from understudy.objectives.gauges import name_regime
+from understudy.pretraining.stages import Stage, distil
 from understudy.run.arm import save_arm, train_arm
 from understudy.run.clips import training_clips
 from understudy.run.log import RunLog
@@ -31,7 +32,6 @@ from understudy.students.generate import draw_clips
 from understudy.students.lora import merged
 from understudy.training.data import TeacherClips, teacher_clips
 from understudy.training.loop import Arm, Interrupted
-from understudy.training.start import Stage, distil
 
 RESULT = "result.json"
 

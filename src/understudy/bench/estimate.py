@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from understudy.bench.suite import Cell
-from understudy.config import RunConfig, ScoreMatchingConfig, SFTConfig
+from understudy.objectives.config import Passes
+from understudy.recipe.config import RunConfig
 from understudy.run.start import load_start
 from understudy.students.generate import draw_clips
 from understudy.students.rollout import SeededNoise, roll_clip
@@ -24,6 +25,10 @@ class Unit:
     rollout: float
     forward: float
     backward: float
+
+    def of(self, passes: Passes) -> float:
+        """Return the seconds of ``passes``."""
+        return passes.rollouts * self.rollout + passes.forward * self.forward + passes.backward * self.backward
 
 
 def calibrate(config: RunConfig) -> Unit:
@@ -74,17 +79,8 @@ def seconds(cell: Cell, unit: Unit) -> float:
     if not cell.spec.train:
         return total
     batch = train.prompts * objective.group
-    if isinstance(objective, SFTConfig):
-        step, warmup = unit.backward, 0.0
-    elif isinstance(objective, ScoreMatchingConfig):
-        step = unit.rollout + unit.backward * (1 + 2 * objective.score_steps) + 3 * unit.forward
-        warmup = objective.score_warmup * batch * (unit.rollout + 2 * unit.backward)
-    else:
-        drawn = unit.rollout * (1.5 if judge.rerender_own and judge.rerender else 1.0)
-        verdict = 0.5 * unit.backward
-        step = drawn + judge.steps * verdict + unit.backward + 2 * unit.forward
-        warmup = judge.pool * drawn + judge.warmup * batch * verdict
-    total += train.steps * batch * step + warmup
+    step, warmup = objective.update_passes(judge), objective.warmup_passes(judge, batch)
+    total += train.steps * batch * unit.of(step) + unit.of(warmup)
     if cell.spec.distil is not None:
         total += cell.spec.distil.steps * 48 * unit.backward
     return total

@@ -5,9 +5,10 @@ from typing import Any, Final
 
 from understudy.bench.suite import LongConfig
 from understudy.clips import Clip, resample
-from understudy.config import RunConfig, WorldTeacherConfig
 from understudy.evaluation.metrics import ClipSet, measure, prepare, to_json
 from understudy.evaluation.redraw import in_own_look
+from understudy.recipe.config import RunConfig
+from understudy.recipe.teachers import WorldTeacherConfig
 from understudy.run.clips import collected
 from understudy.run.prompts import held_out_prompts
 from understudy.students.bundle import Bundle

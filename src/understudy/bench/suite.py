@@ -7,10 +7,11 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from understudy.config import RunConfig, Section
 from understudy.errors import ConfigError
 from understudy.files import sha256_hex
-from understudy.recipes import load_recipe, read_yaml
+from understudy.recipe.config import RunConfig
+from understudy.recipe.files import load_recipe, read_yaml
+from understudy.recipe.section import Section
 from understudy.run.folder import config_hash
 from understudy.students.bundle import bundle_folder
 

@@ -11,20 +11,21 @@ from torch import Tensor
 
 from understudy.clips import Clip
 from understudy.collection.store import ClipStore
-from understudy.config import JudgeConfig, RunConfig
-from understudy.discriminators.active import furthest_first, margins
 from understudy.discriminators.base import Discriminator
 from understudy.discriminators.build import build_discriminator
-from understudy.discriminators.canonical import levels_below, rerender
+from understudy.discriminators.config import JudgeConfig
 from understudy.errors import CheckpointError, ConfigError
-from understudy.recipes import load_recipe
+from understudy.recipe.config import RunConfig
+from understudy.recipe.files import load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.folder import main_arm
+from understudy.run.margins import furthest_first, margins
 from understudy.run.prompts import training_prompts
 from understudy.run.start import load_start
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, load_weights, read_tensors
 from understudy.students.rollout import SeededNoise, clips_at_once, roll_clip
+from understudy.training.canonical import levels_below, rerender
 from understudy.training.checkpoint import checkpoints, verify_checkpoint
 from understudy.training.data import teacher_clips
 

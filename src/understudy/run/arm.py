@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from understudy.baselines import build_objective
-from understudy.config import ObjectiveConfig, RunConfig, TrainConfig
+from understudy.objectives.build import build_objective
+from understudy.objectives.config import ObjectiveSection
+from understudy.recipe.config import RunConfig, TrainConfig
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, save_bundle
 from understudy.students.lora import has_adapter, merged, save_adapter
@@ -19,7 +20,7 @@ OnStep = Callable[[StepReport, int], None]
 """(what the step did, steps in all)."""
 
 
-def settings_of(config: RunConfig, name: str) -> tuple[ObjectiveConfig, TrainConfig]:
+def settings_of(config: RunConfig, name: str) -> tuple[ObjectiveSection, TrainConfig]:
     """Return what the arm ``name`` trains by: a comparison's own objective and rate, else the run's."""
     compared = config.compare.get(name)
     if compared is None:

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from understudy import flow
 from understudy.codecs.base import latent_frames
-from understudy.config import RunConfig
 from understudy.errors import UnderstudyError
+from understudy.recipe.config import RunConfig
 from understudy.run.clips import build_teacher
+from understudy.run.cost import cost_lines
 from understudy.run.folder import main_arm
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.start import load_start
-from understudy.students.cost import cost_lines
 
 
 def describe(config: RunConfig) -> list[str]:
@@ -23,6 +23,7 @@ def describe(config: RunConfig) -> list[str]:
     parameters = sum(p.numel() for p in bundle.student.parameters())
     batch = config.train.prompts * config.objective.group
     tokens = latent_frames(bundle.codec, bundle.form.frames) * bundle.student.frame_tokens
+    warmup = config.objective.warmup(config.discriminator)
     jobs = len(training) * config.clips.per_prompt
     per_held_out = config.evaluation.reference + config.evaluation.floor
     return [
@@ -32,7 +33,7 @@ def describe(config: RunConfig) -> list[str]:
         f"student: {config.student.start}, {parameters:,} parameters, blocks of {spec.block_frames} latent frame(s), "
         f"sampler levels {', then '.join(', '.join(f'{t:g}' for t in own) for own in flow.level_lists(bundle.levels))}",
         f"update: {batch} rollouts of {tokens} tokens, {config.train.steps} updates"
-        + (f" after {config.discriminator.warmup} discriminator steps" if main_arm(config) == "afd" else ""),
+        + (f" after {warmup} of warm-up" if warmup else ""),
         f"arms: {', '.join([*config.compare, main_arm(config)])}",
         f"run folder: {config.out}",
     ]

@@ -9,20 +9,18 @@ from pathlib import Path
 import torch
 
 from understudy import __version__
-from understudy.config import AFDConfig, RunConfig
 from understudy.errors import ConfigError
 from understudy.files import write_json_atomic, write_text_atomic
-from understudy.recipes import dump, load_recipe
+from understudy.recipe.config import RunConfig
+from understudy.recipe.files import dump, load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.log import RunLog
 
 
 def main_arm(config: RunConfig) -> str:
     """Return the name of the run's own arm in records and reports."""
-    kind: str = config.objective.kind
-    if isinstance(config.objective, AFDConfig) and config.objective.reward == "random":
-        kind = "random"
-    return f"{kind}-main" if kind in config.compare else kind
+    name = config.objective.arm
+    return f"{name}-main" if name in config.compare else name
 
 
 def arm_folder(config: RunConfig, name: str) -> Path:
@@ -50,7 +48,6 @@ def summarise(config: RunConfig, log: RunLog) -> None:
     """Write summary.json from what the log kept."""
     main = main_arm(config)
     named = ("start", "teacher", main)
-    warmup = config.discriminator.warmup if main == "afd" else 0
     write_json_atomic(
         config.out / "summary.json",
         {
@@ -62,7 +59,7 @@ def summarise(config: RunConfig, log: RunLog) -> None:
             "arms": {name: values for name, values in log.results.items() if name not in named},
             "seconds": {**log.seconds, "total": sum(log.seconds.values())},
             "steps": config.train.steps,
-            "warmup_steps": warmup,
+            "warmup_steps": config.objective.warmup(config.discriminator),
             "seed": config.seed,
             "version": __version__,
             "probe": log.kept.get("probe", {}),

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from understudy.discriminators.gauges import ADVICE, name_regime
 from understudy.errors import StoreError
 from understudy.files import write_json_atomic
+from understudy.objectives.gauges import ADVICE, name_regime
 from understudy.training.loop import record
 from understudy.training.state import StepReport
 

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from understudy.config import RunConfig
-from understudy.discriminators.gauges import shortcut_warning
 from understudy.errors import CheckpointError
 from understudy.evaluation.report import write_report
 from understudy.files import ensure_folder
-from understudy.recipes import load_recipe
+from understudy.objectives.gauges import shortcut_warning
+from understudy.recipe.config import RunConfig
+from understudy.recipe.files import load_recipe
 from understudy.run.arm import save_arm, train_arm
 from understudy.run.clips import training_clips
 from understudy.run.folder import arm_folder, claim, config_hash, main_arm, summarise

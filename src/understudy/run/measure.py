@@ -9,12 +9,12 @@ import torch
 
 from understudy.clips import Clip, write_mp4
 from understudy.codecs.base import to_frames, to_tensor
-from understudy.config import RunConfig
 from understudy.errors import ConfigError
 from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
 from understudy.evaluation.redraw import in_own_look
 from understudy.files import ensure_folder, write_json_atomic
 from understudy.prompts import prompt_id
+from understudy.recipe.config import RunConfig
 from understudy.run.clips import collect_held_out
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from understudy.config import RunConfig, WorldPromptsConfig
 from understudy.errors import ConfigError
 from understudy.prompts import read_prompts
+from understudy.recipe.config import RunConfig, WorldPromptsConfig
 from understudy.teachers.world import grammar
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from understudy import flow
 from understudy.codecs.wan import load_wan_codec
-from understudy.config import RunConfig
 from understudy.errors import ConfigError
+from understudy.recipe.config import RunConfig
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.checkpoints.read import names_public_checkpoint
 from understudy.students.checkpoints.start import public_bundle

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from understudy.teacher_config import (
+from understudy.recipe.teachers import (
     ApiTeacherConfig,
     ComfyTeacherConfig,
     DiffusersTeacherConfig,

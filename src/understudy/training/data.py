@@ -8,9 +8,9 @@ from torch import Tensor
 
 from understudy.clips import Clip
 from understudy.codecs.base import Codec
-from understudy.discriminators.canonical import encode_clips
 from understudy.errors import ConfigError
 from understudy.students.bundle import ClipForm
+from understudy.training.canonical import encode_clips
 
 
 @dataclass(frozen=True)

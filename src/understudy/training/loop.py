@@ -21,14 +21,16 @@ from understudy.training.state import StepReport, TrainState
 class Objective(Protocol):
     """What turns a state into the next: AFD, a baseline, or your own. See CONTRIBUTING for a template."""
 
-    steps: int
-    warmup: int
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        ...
 
     def initial_state(self, student: StudentModule) -> TrainState:
         """Return the state before the first step."""
         ...
 
-    def prepare(self, state: TrainState, start: StudentModule) -> dict[str, float]:
+    def prepare(self, state: TrainState) -> dict[str, float]:
         """Do what is deterministic and not worth saving; return the shortcut probe, if the objective has one."""
         ...
 
@@ -79,7 +81,7 @@ def train(
     """
     state = objective.initial_state(start)
     resumed = load_checkpoint(state, arm.folder, arm.config_hash)
-    probe = objective.prepare(state, start)
+    probe = objective.prepare(state)
     trim(arm.metrics, arm.name, state.step if resumed else 0)
     with stop_signals() as stopped:
         while state.step < objective.steps:

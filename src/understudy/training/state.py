@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from understudy.config import LoraConfig
+from understudy.recipe.config import LoraConfig, TrainConfig
 from understudy.students.base import StudentModule
 from understudy.students.lora import adapted, fork, on_base
 
@@ -60,6 +60,26 @@ def policies(
     for name in names:
         modules[name] = on_base(start) if lora is not None and name == reference else fork(student)
     return modules
+
+
+def new_state(
+    start: StudentModule,
+    train: TrainConfig,
+    seed: int,
+    lora: LoraConfig | None,
+    *names: str,
+    reference: str | None = None,
+) -> TrainState:
+    """Return the state before the first step of a student that begins as ``start``, with ``policies`` of ``names``."""
+    modules = policies(start, lora, seed, *names, reference=reference)
+    optimiser = adamw(modules["student"], train.lr, (0.9, 0.98), train.weight_decay)
+    return TrainState(modules, {"student": optimiser}, torch.Generator().manual_seed(seed))
+
+
+def adamw(module: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float) -> torch.optim.AdamW:
+    """Return AdamW over what wants a gradient in ``module``."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr, betas, weight_decay=weight_decay)
 
 
 @torch.no_grad()

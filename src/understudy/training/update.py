@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from understudy.config import TrainConfig
 from understudy.errors import TrainingError
+from understudy.recipe.config import TrainConfig
 from understudy.training.state import TrainState
 
 Parts = Iterator[tuple[Tensor, dict[str, float]]]

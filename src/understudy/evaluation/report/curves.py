@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from understudy.discriminators.gauges import INFORMATIVE
 from understudy.evaluation.report.labels import METRICS, arm_name, label
 from understudy.evaluation.report.markup import Html
 from understudy.evaluation.report.record import Arm, Reading, Record
 from understudy.evaluation.report.verdict import figure
+from understudy.objectives.gauges import INFORMATIVE
 
 DASHES: Final = ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
 """Line styles by place of the arm, so that colour is never the only difference."""

@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from understudy.discriminators.gauges import INFORMATIVE
 from understudy.evaluation.report import curves, players
 from understudy.evaluation.report.labels import METRICS, arm_name
 from understudy.evaluation.report.markup import Html, el, join
@@ -25,6 +24,7 @@ from understudy.evaluation.report.verdict import (
     with_unit,
 )
 from understudy.files import write_text_atomic
+from understudy.objectives.gauges import INFORMATIVE
 
 _PROBE_LIMIT = 0.9  # the AUC at which training warns
 _NOTES = 60

@@ -1,0 +1,21 @@
+"""The section of the small network."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from understudy.discriminators.config import JudgeConfig
+
+
+class DiscriminatorConfig(JudgeConfig):
+    """A small whole-clip network of convolutions, trained from nothing."""
+
+    kind: Literal["clip_cnn"] = "clip_cnn"
+    redraws: int = Field(8, ge=1, le=256)
+    """Times each teacher clip is drawn again (with ``rerender``), each with noise of its own: harder to memorise."""
+    size: int = Field(24, ge=8)
+    """Side in pixels of the frames it looks at."""
+    width: int = Field(96, ge=8)
+    """Features per frame."""
+    skip_frames: int = Field(2, ge=0)
+    """First pixel frames it cannot see."""

@@ -1,0 +1,53 @@
+"""What the sections of all discriminators have."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from understudy.recipe.section import Section
+
+
+class JudgeConfig(Section):
+    """What every kind of discriminator has."""
+
+    kind: str
+
+    noise: float = Field(0.4, ge=0)
+    """Instance noise on frames in [-1, 1]."""
+    rerender: float | None = Field(0.5, gt=0, lt=1)
+    """Noise level from which the start student draws teacher clips again in its own look; null: only the codec."""
+    rerender_own: bool = True
+    """Draw the student's rollouts again in the same way before they are scored, so that both sides carry its traces."""
+    redraws: int = Field(1, ge=1, le=256)
+    """Times each teacher clip is drawn again (with ``rerender``), each with noise of its own."""
+    lr: float = Field(5e-4, ge=0)
+    """AdamW learning rate; 0 freezes it after warm-up."""
+    penalty: float = Field(3.0, ge=0)
+    """Weight of the R1 and R2 finite-difference penalties; 0 spares their pass."""
+    sigma: float = Field(0.1, gt=0)
+    """Step of the finite differences."""
+    ceiling: float = Field(0.95, gt=0.5, le=1)
+    """It rests while it ranks more than this share of pairs rightly: past that it ranks trifles. 1: never rests."""
+    rests_above: float | None = Field(None, gt=0, le=1)
+    """The same once the student moves; null: as ``ceiling``. Low: it learns only where the student has caught up."""
+    warmup: int = Field(60, ge=0)
+    """Steps on a fixed pool of start rollouts before the student moves."""
+    pool: int = Field(480, ge=1)
+    """Rollouts in that pool."""
+    steps: int = Field(2, ge=0)
+    """Steps per student update."""
+    loss: Literal["paired", "unpaired"] = "paired"
+    """paired: Bradley-Terry on pairs of a prompt; unpaired: binary cross-entropy, an ablation."""
+    held_out: float = Field(0.0, ge=0, lt=1)
+    """Share of the teacher clips it never trains on: pair accuracy on them shows when it memorises the others."""
+    controller: Literal["none", "rate"] = "none"
+    """rate: lr is only where it begins; it is then led so that pair accuracy stays inside ``band``."""
+    band: tuple[float, float] = (0.7, 0.9)
+    """Pair accuracies between which the controller leaves the learning rate alone."""
+    rates: tuple[float, float] = (1e-5, 5e-4)
+    """Smallest and largest learning rate that the controller may choose; it spends most of a run near the largest."""
+
+    @property
+    def warmup_lr(self) -> float:
+        """Learning rate of the warm-up: ``lr``, or the kind's default where 0 freezes it afterwards."""
+        return self.lr or float(type(self).model_fields["lr"].default)

@@ -1,0 +1,1 @@
+"""Adversarial flow distillation, the method."""

@@ -1,0 +1,106 @@
+"""What the sections of all objectives have, and what is asked of them before anything is built."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from understudy.discriminators.config import JudgeConfig
+from understudy.recipe.section import Section
+
+Hint = tuple[bool | None, str, str]
+"""(False: will not work, None: allowed but rarely meant; the key; what about it)."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often clips go through the student: rollouts, forward passes, forward and backward passes."""
+
+    rollouts: float = 0.0
+    forward: float = 0.0
+    backward: float = 0.0
+
+
+class ObjectiveSection(Section):
+    """Base of all objectives' sections: what a recipe's readers ask of one without knowing its kind."""
+
+    kind: str
+    group: int = Field(8, ge=1)
+    """Clips per prompt of the batch."""
+
+    own_rollouts: ClassVar[bool] = False
+    """Whether it rolls the student out: those that do not cost a forward and a backward pass a clip and no more."""
+
+    @property
+    def arm(self) -> str:
+        """Name of a run's own arm in records and reports."""
+        return self.kind
+
+    @property
+    def judged(self) -> bool:
+        """Whether a discriminator takes part."""
+        return False
+
+    @property
+    def unused_blocks(self) -> int:
+        """First blocks of a clip that its loss leaves out."""
+        return 0
+
+    def warmup(self, judge: JudgeConfig) -> int:
+        """Return the steps before the student moves."""
+        return judge.warmup if self.judged else 0
+
+    def update_passes(self, judge: JudgeConfig) -> Passes:
+        """Return what an update costs for each of its clips, the discriminator's passes counted as half of the student's."""
+        return Passes(backward=1.0)
+
+    def warmup_passes(self, judge: JudgeConfig, batch: int) -> Passes:
+        """Return what the warm-up costs in all, for batches of ``batch`` clips."""
+        return Passes()
+
+    def hints(self, judge: JudgeConfig) -> Iterator[Hint]:
+        """Yield what is wrong with its settings, or allowed but rarely meant."""
+        yield from ()
+
+
+class OnPolicyConfig(ObjectiveSection):
+    """What all objectives on the student's own rollouts have in common."""
+
+    group: int = Field(8, ge=1)
+    """Rollouts K per prompt."""
+    prior: float = Field(0.15, ge=0)
+    """Weight lambda of the pull towards the prior policy."""
+    prior_policy: Literal["slow", "start"] = "slow"
+    """slow: a slow average of the run's own average; start: the frozen start student (the paper)."""
+    shared_blocks: int = Field(1, ge=0)
+    """First blocks whose noise a group shares; they are left out of the loss."""
+    shared_share: float = Field(1.0, ge=0, le=1)
+    """Share of the updates whose groups share their first blocks; in the others every block is drawn and trained."""
+    old_decay: float = Field(0.5, ge=0, lt=1)
+    """Largest decay of the old policy; it rises from 0 by 0.02 per update."""
+
+    own_rollouts: ClassVar[bool] = True
+
+    @property
+    def judged(self) -> bool:
+        """Whether a discriminator takes part: with rollouts, unless a kind says otherwise."""
+        return True
+
+    @property
+    def unused_blocks(self) -> int:
+        """First blocks of a clip that its loss leaves out: those that a group shares, if it always does."""
+        return self.shared_blocks if self.shared_share == 1 else 0
+
+    def update_passes(self, judge: JudgeConfig) -> Passes:
+        """Return what an update costs for each of its clips: a rollout, the verdict's steps, two frozen policies, a step."""
+        return Passes(_drawn(judge), 2.0, 1.0 + 0.5 * judge.steps)
+
+    def warmup_passes(self, judge: JudgeConfig, batch: int) -> Passes:
+        """Return what the warm-up costs in all: a pool of rollouts, and the discriminator's steps."""
+        return Passes(judge.pool * _drawn(judge), 0.0, 0.5 * judge.warmup * batch)
+
+
+def _drawn(judge: JudgeConfig) -> float:
+    """Return the rollouts that a judged one costs: half of one more if it is drawn again."""
+    return 1.5 if judge.rerender_own and judge.rerender else 1.0

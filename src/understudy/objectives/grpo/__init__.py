@@ -1,0 +1,1 @@
+"""Reverse-chain policy gradient."""

@@ -1,0 +1,1 @@
+"""How start students are made: codec, base, few-step distillation."""

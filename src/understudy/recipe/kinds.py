@@ -1,0 +1,66 @@
+"""Kinds: each objective, discriminator and so on is a folder that is found because it is there.
+
+``objectives/gan/`` is the kind ``gan``: its ``config.py`` holds the section that a recipe may write, and a module beside it
+``build``s what the section describes. Sections are read without torch; the module is imported when it is asked for.
+"""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any, Union
+
+from pydantic import BaseModel, Field
+
+from understudy.recipe.section import Section
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The kinds in the folders of some packages.
+
+    Attributes:
+        packages: names of the packages whose subpackages are looked at, in the order in which kinds are listed.
+        module: name of the module in each folder whose ``build(section, ...)`` makes what the section describes.
+    """
+
+    packages: tuple[str, ...]
+    module: str
+
+    @cached_property
+    def sections(self) -> dict[str, type[Section]]:
+        """The section of every kind, by its name."""
+        return {section.model_fields["kind"].default: section for section in self._found()}
+
+    @property
+    def union(self) -> Any:
+        """The type annotation of a field that holds one of them."""
+        return Annotated[Union[tuple(self.sections.values())], Field(discriminator="kind")]  # noqa: UP007
+
+    def default(self, kind: str) -> Any:
+        """Return the section of ``kind`` with its defaults."""
+        return self.sections[kind]()
+
+    def build(self, section: BaseModel, *given: Any) -> Any:
+        """Return what ``section`` describes, made of what is ``given``."""
+        folder = type(section).__module__.rpartition(".")[0]
+        build: Callable[..., Any] = import_module(f"{folder}.{self.module}").build
+        return build(section, *given)
+
+    def _found(self) -> Iterator[type[Section]]:
+        for package in self.packages:
+            for info in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+                if info.ispkg and find_spec(f"{info.name}.config") is not None:
+                    module = import_module(f"{info.name}.config")
+                    yield from (
+                        section
+                        for _, section in inspect.getmembers(module, inspect.isclass)
+                        if issubclass(section, Section) and section.__module__ == module.__name__
+                    )
+
+
+OBJECTIVES = Kinds(("understudy.objectives", "understudy.objectives.experimental"), "update")
+DISCRIMINATORS = Kinds(("understudy.discriminators",), "network")
