@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from understudy.baselines import build_objective
 from understudy.codecs.base import CodecModule
-from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.config import DiscriminatorConfig, ObjectiveConfig, RunConfig, TrainConfig
 from understudy.discriminators.base import Discriminator
 from understudy.students.bundle import Bundle, ClipForm
@@ -74,22 +73,24 @@ def weights(module: nn.Module) -> Tensor:
     return torch.cat([p.detach().double().flatten() for p in module.parameters()])
 
 
-def tiny_student(channels: int, seed: int = 0, **spec: Any) -> CausalVideoTransformer:
+def tiny_student(seed: int = 0, **spec: Any) -> CausalVideoTransformer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        size: dict[str, Any] = {"height": 2, "width": 2, "dim": 16, "depth": 1, "heads": 2, "max_frames": FRAMES}
+        size: dict[str, Any] = {
+            "channels": 3,
+            "height": 2,
+            "width": 2,
+            "dim": 16,
+            "depth": 1,
+            "heads": 2,
+            "max_frames": FRAMES,
+        }
         words = {"vocabulary": ("red", "ball", "blue")}
-        student = CausalVideoTransformer(TransformerSpec(channels=channels, **{**size, **words, **spec})).eval()
+        student = CausalVideoTransformer(TransformerSpec(**{**size, **words, **spec})).eval()
         with torch.no_grad():  # a fresh student's last layer is zero
             for parameter in student.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
     return student
-
-
-def tiny_codec(channels: int) -> CodecModule:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return SmallCodec(SmallCodecSpec(channels=channels, width=8)).eval().requires_grad_(False)
 
 
 @dataclass
@@ -134,18 +135,15 @@ def made_lab(
     train: dict[str, Any] | None = None,
     discriminator: dict[str, Any] | None = None,
     data: TeacherClips | None = None,
-    clear: bool = True,
     levels: tuple[float, ...] = LEVELS,
     seed: int = 0,
     **spec: Any,
 ) -> Lab:
-    """Build an objective with its first state; ``clear`` latents are the picture, others go through the small codec."""
-    channels = 3 if clear else 4
-    student = tiny_student(channels, **spec)
-    codec = ClearCodec() if clear else tiny_codec(channels)
+    """Build an objective with its first state; the teacher's clips are a little brighter than the start student's."""
+    student, codec = tiny_student(**spec), ClearCodec()
     bundle = Bundle(student, codec, levels, ClipForm(16, 16, 12.0, 2 * FRAMES), "test")
     if data is None:
-        latents = torch.randn((6, FRAMES, channels, 2, 2), generator=torch.Generator().manual_seed(1))
+        latents = 0.5 + torch.randn((6, FRAMES, 3, 2, 2), generator=torch.Generator().manual_seed(1))
         data = TeacherClips(PROMPTS, latents, ((0, 1), (2, 3), (4, 5)))
     config = RunConfig(
         seed=seed,
