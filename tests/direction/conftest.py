@@ -5,7 +5,7 @@ the parts of an objective move, nothing else here has to.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -76,17 +76,9 @@ def weights(module: nn.Module) -> Tensor:
 def tiny_student(seed: int = 0, **spec: Any) -> CausalVideoTransformer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        size: dict[str, Any] = {
-            "channels": 3,
-            "height": 2,
-            "width": 2,
-            "dim": 16,
-            "depth": 1,
-            "heads": 2,
-            "max_frames": FRAMES,
-        }
-        words = {"vocabulary": ("red", "ball", "blue")}
-        student = CausalVideoTransformer(TransformerSpec(**{**size, **words, **spec})).eval()
+        spec = {"channels": 3, "height": 2, "width": 2, "dim": 16, "depth": 1, "heads": 2, **spec}
+        spec = {"max_frames": FRAMES, "vocabulary": ("red", "ball", "blue"), **spec}
+        student = CausalVideoTransformer(TransformerSpec(**spec)).eval()
         with torch.no_grad():  # a fresh student's last layer is zero
             for parameter in student.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))

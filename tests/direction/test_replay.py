@@ -31,7 +31,16 @@ WARMUP = 2
 TOLERANCE = 2e-3  # of a curve's largest value; other processors round otherwise
 JUMPS = {"pair_accuracy", "unseen_accuracy", "d_rested", "saturated", "d_rate"}  # counts: rounding may tip one over
 
-PLAIN: dict[str, Any] = {"size": 8, "width": 8, "warmup": WARMUP, "pool": 16, "redraws": 2, "lr": 5e-3, "held_out": 0.2}
+PLAIN: dict[str, Any] = {
+    "size": 8,
+    "width": 8,
+    "warmup": WARMUP,
+    "pool": 16,
+    "redraws": 2,
+    "lr": 5e-3,
+    "held_out": 0.2,
+    "ceiling": 1.0,
+}
 OTHER: dict[str, Any] = {**PLAIN, "steps": 1, "penalty": 0.5}
 AGAIN: dict[str, Any] = {**OTHER, "loss": "unpaired", "controller": "rate", "rerender_own": False, "penalty": 0.0}
 GROUP = {"group": 3}
