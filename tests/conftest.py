@@ -31,6 +31,15 @@ TINY = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--curves",
+        choices=("near", "exact", "rewrite"),
+        default="near",
+        help="hold the replays of tests/direction to their curves within a tolerance or to the bit, or make these anew",
+    )
+
+
 @pytest.fixture
 def make_student() -> Callable[..., CausalVideoTransformer]:
     """Tiny students; equal seeds give equal weights whatever the block or window.
