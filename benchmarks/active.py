@@ -78,7 +78,7 @@ def trained(
     data = teacher_clips(pairs, bundle.form, bundle.codec)
     objective = build_objective(config.objective, config.train, config, data, bundle)
     state = objective.initial_state(bundle.student)
-    objective.prepare(state, bundle.student)
+    objective.prepare(state)
     for _ in range(objective.steps if steps is None else steps):
         objective.step(state)
         state.step += 1

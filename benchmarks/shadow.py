@@ -83,7 +83,7 @@ def _warmed_up(changes: dict[str, Any], seed: int) -> tuple[AFD, TrainState]:
     objective = build_objective(config.objective, config.train, config, data, bundle)
     assert isinstance(objective, AFD)
     state = objective.initial_state(bundle.student)
-    objective.prepare(state, bundle.student)
+    objective.prepare(state)
     while state.step < objective.warmup:
         objective.step(state)
         state.step += 1

@@ -44,7 +44,7 @@ def main() -> None:
     )
     assert isinstance(objective, afd.AFD)
     state = objective.initial_state(bundle.student)
-    objective.prepare(state, bundle.student)
+    objective.prepare(state)
     for _ in range(3):
         objective.step(state)
         state.step += 1

@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from understudy.baselines import build_objective
 from understudy.codecs.base import CodecModule
-from understudy.config import DiscriminatorConfig, ObjectiveConfig, RunConfig, TrainConfig
 from understudy.discriminators.base import Discriminator
+from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
+from understudy.objectives.build import build_objective
+from understudy.objectives.config import ObjectiveSection
+from understudy.recipe.config import RunConfig, TrainConfig
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.rollout import SeededNoise, roll_clip
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
@@ -123,7 +125,7 @@ class Lab:
 
 
 def made_lab(
-    settings: ObjectiveConfig,
+    settings: ObjectiveSection,
     train: dict[str, Any] | None = None,
     discriminator: dict[str, Any] | None = None,
     data: TeacherClips | None = None,
@@ -145,7 +147,7 @@ def made_lab(
     )
     objective = build_objective(settings, config.train, config, data, bundle)
     state = objective.initial_state(student)
-    probe = objective.prepare(state, student)
+    probe = objective.prepare(state)
     return Lab(objective, state, student, codec, levels, probe)
 
 

@@ -14,16 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from understudy.config import (
-    AFDConfig,
-    GANConfig,
-    InputGradientConfig,
-    ObjectiveConfig,
-    PolicyGradientConfig,
-    ScoreMatchingConfig,
-    SFTConfig,
-    TiltConfig,
-)
+from understudy.objectives.afd.config import AFDConfig
+from understudy.objectives.config import ObjectiveSection
+from understudy.objectives.dmd.config import ScoreMatchingConfig
+from understudy.objectives.experimental.input_gradient.config import InputGradientConfig
+from understudy.objectives.experimental.tilt.config import TiltConfig
+from understudy.objectives.gan.config import GANConfig
+from understudy.objectives.grpo.config import PolicyGradientConfig
+from understudy.objectives.sft.config import SFTConfig
 
 CURVES = Path(__file__).resolve().parents[1] / "data" / "replay"
 STEPS, QUICK = 36, 7  # the warm-up included
@@ -44,7 +42,7 @@ PLAIN: dict[str, Any] = {
 OTHER: dict[str, Any] = {**PLAIN, "steps": 1, "penalty": 0.5}
 AGAIN: dict[str, Any] = {**OTHER, "loss": "unpaired", "controller": "rate", "rerender_own": False, "penalty": 0.0}
 GROUP = {"group": 3}
-KINDS: dict[str, tuple[ObjectiveConfig, dict[str, Any], dict[str, Any]]] = {
+KINDS: dict[str, tuple[ObjectiveSection, dict[str, Any], dict[str, Any]]] = {
     "afd": (AFDConfig(**GROUP, shared_share=0.5), PLAIN, {}),
     "afd-positive": (AFDConfig(**GROUP, branches="positive", space="velocity"), OTHER, {}),
     "afd-rectified": (AFDConfig(**GROUP, branches="rectified", prior_policy="start"), OTHER, {"accumulate": 2}),
