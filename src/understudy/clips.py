@@ -3,6 +3,7 @@
 Shape legend: T pixel frames, H/W pixels.
 """
 
+import base64
 import io
 import math
 from dataclasses import dataclass
@@ -45,6 +46,18 @@ class Clip:
             raise ClipError(f"a clip needs at least one frame of one pixel, got shape {list(frames.shape)}")
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ClipError(f"clip fps must be a number above 0, got {self.fps}")
+
+    def save(self, path: str | Path, crf: float = 8) -> Path:
+        """Write the clip as an mp4 file and return its path; see ``write_mp4``."""
+        write_mp4(path, self, crf)
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        """Return a player, for notebooks."""
+        data = base64.b64encode(encode_mp4(self)).decode("ascii")
+        side = max(1, round(256 / self.height))
+        size = f'width="{self.width * side}" height="{self.height * side}"'
+        return f'<video controls loop autoplay muted {size} src="data:video/mp4;base64,{data}"></video>'
 
     @property
     def length(self) -> int:
@@ -143,6 +156,13 @@ def decode_image(data: bytes, source: str = "image") -> Frames:
         raise ClipError(
             f"{source} is no whole PNG, JPEG or WebP picture ({decoding.reason(error)}); export it again"
         ) from None
+
+
+def encode_png(frame: Frames) -> bytes:
+    """Return one frame, uint8 [H, W, 3], as the bytes of a PNG file."""
+    out = io.BytesIO()
+    Image.fromarray(frame).save(out, "png")
+    return out.getvalue()
 
 
 def write_mp4(path: str | Path, clip: Clip, crf: float = 8) -> None:

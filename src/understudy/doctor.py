@@ -37,8 +37,7 @@ from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
 from understudy.students.generate import own_and_hasty
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher
-from understudy.teachers.build import clip_params
-from understudy.teachers.folder import FolderTeacher
+from understudy.teachers.folder.teacher import FolderTeacher
 from understudy.teachers.world import grammar
 from understudy.teachers.world.teacher import WorldTeacher
 from understudy.training.checkpoint import checkpoints, verify_checkpoint
@@ -114,7 +113,7 @@ def _wanted(config: RunConfig) -> set[str]:
     """Return the keys of the training clips, as a collection asks for them."""
     teacher = build_teacher(config)
     jobs = plan_jobs(training_prompts(config), config.clips.per_prompt, config.clips.seed)
-    asked = asdict(clip_params(config.teacher))
+    asked = asdict(config.teacher.clip_params())
     return {record_key(teacher.name, job.prompt, asked, job.seed) for job in jobs}
 
 

@@ -79,3 +79,7 @@ class AssetGone(TeacherError):
 
 class TeacherStopped(TeacherError):
     """No further job can succeed: the key is refused, the credit is used up, or the request itself is wrong."""
+
+
+class PluginError(UnderstudyError):
+    """Something that the user brought along (a teacher, a reward, an objective) failed; the line names it."""

@@ -46,7 +46,7 @@ def test_a_codec_can_be_taken_over(tmp_path: Path) -> None:
 
 
 def test_the_shipped_recipe_is_understood() -> None:
-    text = (Path(__file__).parent.parent / "recipes" / "start.yaml").read_text()
+    text = (Path(__file__).parents[2] / "recipes" / "start.yaml").read_text()
     config = make_start.StartConfig.model_validate(yaml.safe_load(text))
     assert sum(config.pretrain_steps) > 1000
 

@@ -13,10 +13,11 @@ from understudy.errors import ConfigError
 from understudy.objectives.sft.config import SFTConfig
 from understudy.recipe.config import RunConfig
 from understudy.recipe.files import dump, load_recipe
-from understudy.recipe.teachers import FolderTeacherConfig, WorldTeacherConfig
 from understudy.recipe.tree import canonical_key, config_fields, near_key
+from understudy.teachers.folder.config import FolderTeacherConfig
+from understudy.teachers.world.config import WorldTeacherConfig
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(folder: Path, text: str, name: str = "r.yaml") -> Path:
@@ -242,11 +243,11 @@ WRONG = [
     ("train:\n  stepz: 60\n", "line 2: unknown key train.stepz (value 60); did you mean train.steps?"),
     ("beta: 3\n", "line 1: unknown key beta (value 3); did you mean objective.beta?"),
     ("zzzz: 3\n", "unknown key zzzz (value 3); there are the keys name, out,"),
-    ("teacher:\n  path: x\n", "unknown key teacher.path (value \"x\"); only kind folder has it: set teacher.kind"),
-    ("teacher:\n  kind: wrold\n", 'kind is "wrold"; expected one of world, folder, api, comfyui, diffusers; did you mean'),
-    ("teacher:\n  kind: 3\n", "teacher.kind is 3; expected one of world, folder, api, comfyui, diffusers"),
+    ("teacher:\n  path: x\n", "unknown key teacher.path (value \"x\"); only kinds diffusers, folder have it: set teacher.kind"),
+    ("teacher:\n  kind: wrold\n", 'kind is "wrold"; expected one of world, api, comfyui, diffusers, folder, python; did you mean'),
+    ("teacher:\n  kind: 3\n", "teacher.kind is 3; expected one of world, api, comfyui, diffusers, folder, python"),
     ("teacher:\n  kind: folder\n", "teacher.path is missing; expected path (Folder of mp4"),
-    ("teacher: 3\n", "teacher is 3; expected section of kind world or folder or api"),
+    ("teacher: 3\n", "teacher is 3; expected section of kind world or api or comfyui"),
     ("objective:\n  space: vleocity\n", '"vleocity"; expected one of x0, velocity; did you mean velocity?'),
     ("train:\n  steps: many\n", 'train.steps is "many"; expected whole number >= 1'),
     ("train:\n  steps: '60'\n", 'train.steps is "60"; expected whole number >= 1'),
@@ -261,8 +262,8 @@ WRONG = [
     ("student:\n  levels: 3\n", "student.levels is 3; expected list of numbers like [1, 0.5], or null"),
     ("student:\n  levels: [1, a]\n", 'line 2: student.levels.1 is "a"; expected number'),
     ("compare: 3\n", "compare is 3; expected names, each with a section"),
-    ("compare:\n  a:\n    lr: 1\n", "line 2: compare.a.objective is missing; expected section of kind afd or sft"),
-    ("compare:\n  a:\n    objective: {lr: 1}\n", "line 3: compare.a.objective.kind is missing; expected one of afd, sft"),
+    ("compare:\n  a:\n    lr: 1\n", "line 2: compare.a.objective is missing; expected section of kind afd or dmd"),
+    ("compare:\n  a:\n    objective: {lr: 1}\n", "line 3: compare.a.objective.kind is missing; expected one of afd, dmd, gan"),
     ("compare:\n  a:\n    objective: {kind: sft, leevls: 1}\n", "did you mean compare.a.objective.levels?"),
     ("train:\n  steps: 3\n  lr: 1\n  steps: 4\n", "line 4: train.steps is given twice, first on line 2; keep one"),
     ('"a\\nb": 1\n', "line 1: unknown key a b (value 1)"),
@@ -299,7 +300,7 @@ WRONG_OVERRIDES = [
     ("train.steps", "", "command line: train.steps is null; expected whole number >= 1"),
     ("train", "3", "command line: train is 3; expected section"),
     ("name", "\udcff", "command line: the value of name is not UTF-8 text"),
-    ("teacher.path", "x", "only kind folder has it"),
+    ("teacher.path", "x", "only kinds diffusers, folder have it"),
     ("prompts.kind", "fiel", 'command line: prompts.kind is "fiel"; expected one of world, file; did you mean file?'),
 ]
 
@@ -362,7 +363,7 @@ def test_every_listed_field_is_a_key_and_every_leaf_of_a_dump_is_listed() -> Non
 
 def test_fields_say_kind_default_and_bounds() -> None:
     fields = {(field.key, field.kind): field for field in config_fields()}
-    assert fields["teacher.kind", ""].type == "one of world, folder, api, comfyui, diffusers"
+    assert fields["teacher.kind", ""].type == "one of world, api, comfyui, diffusers, folder, python"
     assert fields["teacher.path", "folder"].default == "required"
     assert fields["train.steps", ""].type == "whole number >= 1"
     assert fields["train.steps", ""].default == str(RunConfig().train.steps)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.teachers.build import _without_repeat
+from understudy.teachers.api.teacher import without_repeat
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from understudy.teachers.build import _without_repeat
     ],
 )
 def test_a_base_address_is_written_with_its_version_or_without(url: str, path: str, base: str) -> None:
-    assert _without_repeat(url, path) == base
+    assert without_repeat(url, path) == base

@@ -11,10 +11,11 @@ import pytest
 from understudy.collection.collect import CollectReport, Policy, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, JobForgotten, TeacherError, TeacherStopped
-from understudy.recipe.teachers import ComfyTeacherConfig, TermsConfig
 from understudy.teachers.base import ClipParams, ClipRequest
-from understudy.teachers.build import build, clip_params
-from understudy.teachers.comfyui import ComfyTeacher, find_node
+from understudy.teachers.build import build
+from understudy.teachers.comfyui.config import ComfyTeacherConfig
+from understudy.teachers.comfyui.teacher import ComfyTeacher, find_node
+from understudy.teachers.config import TermsConfig
 from understudy.teachers.world import grammar
 from understudy.teachers.world.server import World
 
@@ -74,7 +75,7 @@ def test_a_workflow_of_ones_own_is_collected_from(start: Start, tmp_path: Path) 
     settings = config(world, tmp_path)
     store = ClipStore(tmp_path / "store", create=True)
     jobs = plan_jobs(PROMPTS, 2, 0)
-    report = collect(made(world, tmp_path), jobs, store, clip_params(settings), ignore, Policy(concurrency=4, **QUICK))
+    report = collect(made(world, tmp_path), jobs, store, settings.clip_params(), ignore, Policy(concurrency=4, **QUICK))
     assert report.done == len(jobs) == len(world.jobs)
     record = store.records()[0]
     assert record.asked == {"frames": 5, "fps": 8.0, "width": 32, "height": 16}
@@ -86,7 +87,7 @@ def test_a_workflow_of_ones_own_is_collected_from(start: Start, tmp_path: Path) 
 def test_whatever_goes_wrong_every_clip_arrives_once(start: Start, tmp_path: Path) -> None:
     world = start("comfyui", faults=0.25, seed=1)
     store = ClipStore(tmp_path / "store", create=True)
-    jobs, params = plan_jobs(PROMPTS, 8, 0), clip_params(config(world, tmp_path))
+    jobs, params = plan_jobs(PROMPTS, 8, 0), config(world, tmp_path).clip_params()
     report = collect(made(world, tmp_path), jobs, store, params, ignore, Policy(concurrency=4, **QUICK))
     assert report.done == len(jobs)
     assert sum(world.injected.values()) > 20
@@ -97,7 +98,7 @@ def test_an_old_server_is_not_asked_twice_either(start: Start, tmp_path: Path) -
     world = start("old-comfyui")
     store, teacher = ClipStore(tmp_path / "store", create=True), made(world, tmp_path)
     teacher.submit(request())  # by whose answer it is known
-    params = clip_params(config(world, tmp_path))
+    params = config(world, tmp_path).clip_params()
     world.fault = lambda stage, kinds: "accepted-drop" if stage == "submit" else ""  # type: ignore[method-assign]
     for _ in range(2):
         with pytest.raises(TeacherError, match="--retry-unsure"):

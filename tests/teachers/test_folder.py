@@ -12,7 +12,7 @@ from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, PromptRejected, TeacherError
 from understudy.ingest.tars import add_member
 from understudy.teachers.base import ClipParams
-from understudy.teachers.folder import FolderTeacher
+from understudy.teachers.folder.teacher import FolderTeacher
 
 ANY = ClipParams()
 

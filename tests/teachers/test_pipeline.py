@@ -13,10 +13,11 @@ from understudy.clips import decode_mp4
 from understudy.collection.collect import CollectReport, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, MissingExtra, TeacherError, TeacherStopped
-from understudy.recipe.teachers import DiffusersTeacherConfig, TermsConfig
 from understudy.teachers.base import ClipParams
-from understudy.teachers.build import build, clip_params
-from understudy.teachers.pipeline import PipelineTeacher, _frames
+from understudy.teachers.build import build
+from understudy.teachers.config import TermsConfig
+from understudy.teachers.diffusers.config import DiffusersTeacherConfig
+from understudy.teachers.diffusers.teacher import PipelineTeacher, _frames
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -106,7 +107,7 @@ def test_a_clip_is_drawn_from_prompt_and_seed(folder: Path, monkeypatch: pytest.
 def test_it_is_collected_from_like_any_teacher(folder: Path, tmp_path: Path) -> None:
     settings, seen = config(folder), list[CollectReport]()
     store = ClipStore(tmp_path / "store", create=True)
-    report = collect(made(folder), plan_jobs(["a red ball"], 2, 0), store, clip_params(settings), seen.append)
+    report = collect(made(folder), plan_jobs(["a red ball"], 2, 0), store, settings.clip_params(), seen.append)
     assert (report.done, report.currency) == (2, "")
     record = store.records()[0]
     assert record.asked == {"frames": 5, "fps": 8.0, "width": 32, "height": 16}
@@ -117,8 +118,8 @@ def test_it_is_collected_from_like_any_teacher(folder: Path, tmp_path: Path) -> 
 
 
 def test_only_what_goes_into_the_call_counts_as_asked(folder: Path) -> None:
-    assert clip_params(config(folder, call={"prompt": "{prompt}", "num_frames": 9})) == ClipParams(fps=8.0)
-    assert clip_params(config(folder, call=None)) == SMALL
+    assert config(folder, call={"prompt": "{prompt}", "num_frames": 9}).clip_params() == ClipParams(fps=8.0)
+    assert config(folder, call=None).clip_params() == SMALL
 
 
 def test_a_folder_without_a_pipeline_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

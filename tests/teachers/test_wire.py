@@ -12,9 +12,10 @@ from understudy import cli
 from understudy.collection.collect import CollectReport, Policy, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, PromptRejected, TeacherError, TeacherStopped
-from understudy.recipe.teachers import ApiTeacherConfig, TermsConfig
+from understudy.teachers.api.config import ApiTeacherConfig
 from understudy.teachers.base import ClipParams, ClipRequest
-from understudy.teachers.build import build, clip_params
+from understudy.teachers.build import build
+from understudy.teachers.config import TermsConfig
 from understudy.teachers.wire import WireTeacher, at, load_shape, merge
 from understudy.teachers.world import grammar
 from understudy.teachers.world.server import World
@@ -53,7 +54,7 @@ def teacher(world: World, monkeypatch: pytest.MonkeyPatch, **how: object) -> tup
     config = ApiTeacherConfig.model_validate(settings | how)
     made = build(config)
     assert isinstance(made, WireTeacher)
-    return made, clip_params(config)
+    return made, config.clip_params()
 
 
 def ignore(report: CollectReport) -> None:

@@ -8,11 +8,11 @@ from understudy.clips import Clip, resample
 from understudy.evaluation.metrics import ClipSet, measure, prepare, to_json
 from understudy.evaluation.redraw import in_own_look
 from understudy.recipe.config import RunConfig
-from understudy.recipe.teachers import WorldTeacherConfig
 from understudy.run.clips import collected
 from understudy.run.prompts import held_out_prompts
 from understudy.students.bundle import Bundle
 from understudy.students.generate import draw_long_clip
+from understudy.teachers.world.config import WorldTeacherConfig
 
 TEACHER: Final = "the teacher's own clips"
 # The law's nearest trajectory is searched from a clip's opening: for later parts only these say something.

@@ -55,7 +55,7 @@ class Collect(RecipeVerb):
         if self.per_prompt is not None:
             clips = type(config.clips).model_validate({**config.clips.model_dump(), "per_prompt": self.per_prompt})
             config = config.model_copy(update={"clips": clips})
-        if config.teacher.kind not in ("world", "folder"):
+        if config.teacher.outside:
             teacher = build_teacher(config)
             print(f"terms of {teacher.name}: {teacher.terms}")
         first = self._furthest(config)

@@ -156,7 +156,7 @@ class StoreImport(Verb):
         from understudy.collection.exchange import Incoming
         from understudy.ingest.tars import tar_clips
         from understudy.teachers.base import ClipParams
-        from understudy.teachers.folder import FolderTeacher
+        from understudy.teachers.folder.teacher import FolderTeacher
 
         if self.source.is_dir():
             folder = FolderTeacher(self.source, terms=self.terms)

@@ -101,6 +101,24 @@ class OnPolicyConfig(ObjectiveSection):
         return Passes(judge.pool * _drawn(judge), 0.0, 0.5 * judge.warmup * batch)
 
 
+class ScoredConfig(OnPolicyConfig):
+    """What objectives have that learn from scores of rollouts alone, whoever gives them."""
+
+    reward: Literal["discriminator", "rewards", "random"] = "discriminator"
+    """Who scores: the discriminator, with the recipe's ``rewards`` if it has any; those alone; or nobody: the control that
+    shows what the update does without information."""
+
+    @property
+    def arm(self) -> str:
+        """Name of a run's own arm: the control without a verdict has one of its own."""
+        return "random" if self.reward == "random" else self.kind
+
+    @property
+    def judged(self) -> bool:
+        """Whether a discriminator takes part."""
+        return self.reward == "discriminator"
+
+
 def _drawn(judge: JudgeConfig) -> float:
     """Return the rollouts that a judged one costs: half of one more if it is drawn again."""
     return 1.5 if judge.rerender_own and judge.rerender else 1.0

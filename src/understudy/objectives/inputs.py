@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 
+from understudy.errors import ConfigError
 from understudy.objectives.adversary import Adversary
 from understudy.objectives.averages import Averages
-from understudy.objectives.config import OnPolicyConfig
+from understudy.objectives.config import OnPolicyConfig, ScoredConfig
 from understudy.objectives.on_policy import OnPolicy
+from understudy.objectives.rewards import RewardVerdict
 from understudy.objectives.rollouts import Groups
 from understudy.objectives.update import Update
-from understudy.objectives.verdict import Verdict
+from understudy.objectives.verdict import RandomVerdict, Verdict
 from understudy.recipe.config import RunConfig, TrainConfig
+from understudy.rewards.build import build_reward
 from understudy.students.bundle import Bundle
 from understudy.training.canonical import Rerender
 from understudy.training.data import TeacherClips
@@ -43,6 +46,22 @@ class Inputs:
         """Return the discriminator that learns along."""
         judge, start = self.run.discriminator, self.start
         return Adversary(judge, self.data, start.codec, self.rerender, self.run.seed, start.form.fps)
+
+    def verdict(self, config: ScoredConfig) -> Verdict:
+        """Return what scores rollouts.
+
+        Raises:
+            ConfigError: rewards alone are to score, but the recipe has none.
+        """
+        if config.reward == "random":
+            return RandomVerdict()
+        adversary = self.adversary() if config.judged else None
+        if not self.run.rewards:
+            if adversary is None:
+                raise ConfigError("objective.reward is rewards, but the recipe has none: add one below rewards")
+            return adversary
+        rewards = {name: (section.weight, build_reward(section)) for name, section in self.run.rewards.items()}
+        return RewardVerdict(rewards, self.start.codec, self.start.form.fps, adversary)
 
     def on_policy(self, config: OnPolicyConfig, verdict: Verdict, update: Update) -> OnPolicy:
         """Return the objective on own rollouts with this verdict and update."""

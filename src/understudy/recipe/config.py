@@ -5,22 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from understudy.recipe.kinds import DISCRIMINATORS, OBJECTIVES
+from understudy.recipe.kinds import DISCRIMINATORS, OBJECTIVES, REWARDS, TEACHERS
 from understudy.recipe.section import Section
-from understudy.recipe.teachers import (
-    ApiTeacherConfig,
-    ComfyTeacherConfig,
-    DiffusersTeacherConfig,
-    FolderTeacherConfig,
-    WorldTeacherConfig,
-)
 
 # Kinds are found in their rooms' folders; a type checker is told what they have in common.
 if TYPE_CHECKING:
     from understudy.discriminators.config import JudgeConfig as AnyDiscriminator
     from understudy.objectives.config import ObjectiveSection as AnyObjective
+    from understudy.rewards.config import RewardSection as AnyReward
+    from understudy.teachers.config import TeacherSection as AnyTeacher
 else:
     AnyDiscriminator, AnyObjective = DISCRIMINATORS.union, OBJECTIVES.union
+    AnyReward, AnyTeacher = REWARDS.union, TEACHERS.union
 
 Family = Literal["drop", "throw", "bounce", "collision", "ramp", "pendulum"]
 Colour = Literal["red", "yellow", "green", "cyan", "blue", "purple"]
@@ -244,16 +240,15 @@ class RunConfig(Section):
     """Torch threads; 0 leaves the choice to torch. Two threads on busy cores can be ten times slower than one."""
     device: str = "cpu"
     """Torch device: cpu, cuda, cuda:1."""
-    teacher: Annotated[
-        WorldTeacherConfig | FolderTeacherConfig | ApiTeacherConfig | ComfyTeacherConfig | DiffusersTeacherConfig,
-        Field(discriminator="kind"),
-    ] = WorldTeacherConfig()
+    teacher: AnyTeacher = TEACHERS.default
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()
     collection: CollectionConfig = CollectionConfig()
     student: StudentConfig = StudentConfig()
-    discriminator: AnyDiscriminator = DISCRIMINATORS.default("clip_cnn")
-    objective: AnyObjective = OBJECTIVES.default("afd")
+    discriminator: AnyDiscriminator = DISCRIMINATORS.default
+    objective: AnyObjective = OBJECTIVES.default
+    rewards: dict[str, AnyReward] = Field({})
+    """What else scores finished rollouts, by names of your choice: beside the discriminator, or instead of it."""
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     compare: dict[str, CompareConfig] = Field({})

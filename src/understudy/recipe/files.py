@@ -340,10 +340,11 @@ def _unknown_hint(keys: Keys, section: type[BaseModel] | None) -> str:
     known = [key for key in (section.model_fields if section else {}) if key != KIND]
     if near := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         return f"; did you mean {prefix}{near[0]}?"
-    for spot in descend(above)[1]:
-        for kind, model in spot.sections.items():
-            if kind and name in model.model_fields:
-                return f"; only kind {kind} has it: set {prefix}{KIND} to {kind}, or remove it"
+    spots = descend(above)[1]
+    kinds = [kind for spot in spots for kind, model in spot.sections.items() if kind and name in model.model_fields]
+    if kinds:
+        have = f"only kind {kinds[0]} has" if len(kinds) == 1 else f"only kinds {', '.join(kinds)} have"
+        return f"; {have} it: set {prefix}{KIND} to {' or '.join(kinds)}, or remove it"
     if elsewhere := near_key(name):
         return f"; did you mean {elsewhere}?"
     place = f"{prefix[:-1]} has" if prefix else "there are"

@@ -25,24 +25,28 @@ class Kinds:
     Attributes:
         packages: names of the packages whose subpackages are looked at, in the order in which kinds are listed.
         module: name of the module in each folder whose ``build(section, ...)`` makes what the section describes.
+        usual: the kind that stands where a recipe names none.
     """
 
     packages: tuple[str, ...]
     module: str
+    usual: str
 
     @cached_property
     def sections(self) -> dict[str, type[Section]]:
         """The section of every kind, by its name."""
-        return {section.model_fields["kind"].default: section for section in self._found()}
+        found = {section.model_fields["kind"].default: section for section in self._found()}
+        return {self.usual: found[self.usual], **found}
 
     @property
     def union(self) -> Any:
         """The type annotation of a field that holds one of them."""
         return Annotated[Union[tuple(self.sections.values())], Field(discriminator="kind")]  # noqa: UP007
 
-    def default(self, kind: str) -> Any:
-        """Return the section of ``kind`` with its defaults."""
-        return self.sections[kind]()
+    @property
+    def default(self) -> Any:
+        """The usual kind's section with its defaults."""
+        return self.sections[self.usual]()
 
     def build(self, section: BaseModel, *given: Any) -> Any:
         """Return what ``section`` describes, made of what is ``given``."""
@@ -62,5 +66,7 @@ class Kinds:
                     )
 
 
-OBJECTIVES = Kinds(("understudy.objectives", "understudy.objectives.experimental"), "update")
-DISCRIMINATORS = Kinds(("understudy.discriminators",), "network")
+TEACHERS = Kinds(("understudy.teachers",), "teacher", "world")
+DISCRIMINATORS = Kinds(("understudy.discriminators",), "network", "clip_cnn")
+OBJECTIVES = Kinds(("understudy.objectives", "understudy.objectives.experimental"), "update", "afd")
+REWARDS = Kinds(("understudy.rewards",), "reward", "python")

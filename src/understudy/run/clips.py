@@ -12,7 +12,7 @@ from understudy.collection.store import ClipStore
 from understudy.recipe.config import DamageConfig, RunConfig
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.teachers.base import JobTeacher, Teacher
-from understudy.teachers.build import build, clip_params
+from understudy.teachers.build import build
 
 _Progress = Callable[[CollectReport], None]
 
@@ -51,7 +51,7 @@ def collect(
         build_teacher(config),
         jobs,
         ClipStore(held_out_store(config) if held_out else config.clips.store, create=True),
-        clip_params(config.teacher),
+        config.teacher.clip_params(),
         on_progress,
         policy(config, retry_unsure),
         config.collection.permission,
@@ -68,7 +68,7 @@ def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
     """Return how the recipe wants its teacher to be asked."""
     settings = config.collection
     return Policy(
-        concurrency=settings.concurrency or (2 if config.teacher.kind in ("api", "comfyui") else 1),
+        concurrency=settings.concurrency or config.teacher.jobs_at_once,
         per_minute=settings.per_minute,
         poll=settings.poll,
         attempts=settings.attempts,
@@ -87,7 +87,7 @@ def collected(
     """
     teacher, store = build_teacher(config), ClipStore(store_path, create=True)
     jobs = plan_jobs(prompts, per_prompt, config.clips.seed)
-    collect_jobs(teacher, jobs, store, clip_params(config.teacher), None, policy(config), config.collection.permission)
+    collect_jobs(teacher, jobs, store, config.teacher.clip_params(), None, policy(config), config.collection.permission)
     wanted = {(job.prompt, job.seed) for job in jobs}
     records = [r for r in store.records() if r.teacher == teacher.name and (r.prompt, r.seed) in wanted]
     done = sorted((r for r in records if r.status == "done"), key=lambda r: (r.prompt, r.seed))

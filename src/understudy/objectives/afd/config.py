@@ -6,15 +6,13 @@ from typing import Literal
 from pydantic import Field
 
 from understudy.discriminators.config import JudgeConfig
-from understudy.objectives.config import Hint, OnPolicyConfig
+from understudy.objectives.config import Hint, ScoredConfig
 
 
-class AFDConfig(OnPolicyConfig):
+class AFDConfig(ScoredConfig):
     """Adversarial flow distillation."""
 
     kind: Literal["afd"] = "afd"
-    reward: Literal["discriminator", "random"] = "discriminator"
-    """random: the control that shows what the update does without information."""
     beta: float = Field(0.5, gt=0)
     """Mixing of the positive and negative branch; the loss is divided by it."""
     limit: float = Field(1.0, gt=0)
@@ -35,16 +33,6 @@ class AFDConfig(OnPolicyConfig):
     by_block: bool = False
     """Update block by block from a cache, as in a rollout, instead of in one pass over the clip: no gradient reaches the
     past's keys, and memory is that of one block."""
-
-    @property
-    def arm(self) -> str:
-        """Name of a run's own arm: the control without a verdict has one of its own."""
-        return self.kind if self.judged else "random"
-
-    @property
-    def judged(self) -> bool:
-        """Whether a discriminator takes part: not in the random control."""
-        return self.reward == "discriminator"
 
     def hints(self, judge: JudgeConfig) -> Iterator[Hint]:
         """Yield what is wrong with its settings, or allowed but rarely meant."""

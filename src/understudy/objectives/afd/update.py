@@ -19,7 +19,6 @@ from understudy.objectives.inputs import Inputs
 from understudy.objectives.on_policy import OnPolicy
 from understudy.objectives.rollouts import Rollouts
 from understudy.objectives.update import draw_states
-from understudy.objectives.verdict import RandomVerdict
 from understudy.students.base import StudentModule, by_block, in_parallel
 from understudy.training.state import TrainState
 from understudy.training.update import Loss, Parts
@@ -27,8 +26,7 @@ from understudy.training.update import Loss, Parts
 
 def build(config: AFDConfig, inputs: Inputs) -> OnPolicy:
     """Return the objective behind ``kind: afd``."""
-    verdict = inputs.adversary() if config.judged else RandomVerdict()
-    return inputs.on_policy(config, verdict, AFDUpdate(config, inputs.start.levels))
+    return inputs.on_policy(config, inputs.verdict(config), AFDUpdate(config, inputs.start.levels))
 
 
 @dataclass(frozen=True)

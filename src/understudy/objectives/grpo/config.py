@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from understudy.objectives.config import OnPolicyConfig
+from understudy.objectives.config import ScoredConfig
 
 
-class PolicyGradientConfig(OnPolicyConfig):
+class PolicyGradientConfig(ScoredConfig):
     """Reverse-chain policy gradient: clipped likelihood ratios of the sampler's re-noising steps (GRPO)."""
 
     kind: Literal["grpo"] = "grpo"

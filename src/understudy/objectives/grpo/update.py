@@ -2,6 +2,8 @@
 
 GRPO on the stochastic few-step sampler, as Flow-GRPO (2505.05470) does it on many steps. A chain of n levels has n - 1
 random steps; the last prediction has no density, so the picture's finish is only reached through shared weights.
+
+Shape legend: B = P K rollouts, as in [B, F, C, h, w]: F latent frames, C channels, h/w latents.
 """
 
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ def build(config: PolicyGradientConfig, inputs: Inputs) -> OnPolicy:
             f"objective grpo needs a sampler of two or more levels, not {list(levels)}: one step has no random "
             "transition whose likelihood could be raised"
         )
-    return inputs.on_policy(config, inputs.adversary(), PolicyGradientUpdate(config))
+    return inputs.on_policy(config, inputs.verdict(config), PolicyGradientUpdate(config))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from understudy.clips import Clip, encode_mp4
 from understudy.errors import ConfigError
 from understudy.files import ensure_folder
 from understudy.teachers.base import ClipParams
+from understudy.teachers.world.config import WorldTeacherConfig
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.looks import LOOKS, render
 from understudy.teachers.world.physics import Law, States, freedom, poor_law, simulate
@@ -73,3 +74,8 @@ class WorldTeacher:
         size = (params.height or self.size, params.width or self.size)
         states = simulate(scene, law, rng.uniform(size=freedom(scene)), frames, fps)
         return Clip(render(states, scene, LOOKS[self.look], size, rng), fps), states
+
+
+def build(config: WorldTeacherConfig, sealed: Path | None) -> WorldTeacher:
+    """Return the embedded world; ``sealed`` is where it leaves its true states."""
+    return WorldTeacher(config.look, config.size, config.fps, config.frames, config.poor, sealed)

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from understudy.objectives.config import OnPolicyConfig
+from understudy.objectives.config import ScoredConfig
 
 
-class TiltConfig(OnPolicyConfig):
+class TiltConfig(ScoredConfig):
     """Experimental: a prompt's rollouts all move along one direction, the covariance of clips and rewards (DiffusionART)."""
 
     kind: Literal["tilt"] = "tilt"

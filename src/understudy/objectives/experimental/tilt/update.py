@@ -3,6 +3,8 @@
 AFD pulls each rollout towards or away from itself. Here a prompt's rollouts are first made into one direction, the
 covariance of clips and rewards, and the student's predictions at the states that its sampler visited are moved along it.
 What DiffusionART does to restore a policy that has gone too far is the prior's work here, as in all rows.
+
+Shape legend: B = P K rollouts, as in [B, F, C, h, w]: F latent frames, C channels, h/w latents.
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from understudy.training.update import Loss, Parts
 
 def build(config: TiltConfig, inputs: Inputs) -> OnPolicy:
     """Return the objective behind ``kind: tilt``."""
-    return inputs.on_policy(config, inputs.adversary(), TiltUpdate(config))
+    return inputs.on_policy(config, inputs.verdict(config), TiltUpdate(config))
 
 
 @dataclass(frozen=True)

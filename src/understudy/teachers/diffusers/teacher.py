@@ -15,9 +15,9 @@ from understudy.errors import ConfigError, MissingExtra, TeacherError, TeacherSt
 from understudy.files import sha256_hex
 from understudy.mp4 import Frames
 from understudy.teachers.base import ClipParams, ClipRequest, Terms
+from understudy.teachers.diffusers.config import DEFAULT_CALL, DiffusersTeacherConfig
 from understudy.teachers.fields import fill, request_fields
 
-DEFAULT_CALL = {"prompt": "{prompt}", "num_frames": "{frames}", "width": "{width}", "height": "{height}"}
 _FPS = 16.0
 
 
@@ -128,3 +128,9 @@ def _frames(drawn: Any) -> Frames:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def build(config: DiffusersTeacherConfig, sealed: Path | None) -> PipelineTeacher:
+    """Return the pipeline as a teacher; nothing is loaded yet."""
+    terms = config.stated_terms("diffusers", config.model or config.path.name)
+    return PipelineTeacher(config.path, terms, config.model, config.call, config.dtype, config.device)

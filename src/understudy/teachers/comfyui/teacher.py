@@ -15,6 +15,7 @@ from understudy.errors import ConfigError, JobForgotten, TeacherError, TeacherSt
 from understudy.files import sha256_hex
 from understudy.ingest.tars import VIDEO_SUFFIXES
 from understudy.teachers.base import ClipParams, ClipRequest, JobStatus, Terms
+from understudy.teachers.comfyui.config import ComfyTeacherConfig
 from understudy.teachers.fields import fill, request_fields
 from understudy.teachers.web import Reply, Web
 
@@ -212,3 +213,16 @@ def _complaint(reply: Reply) -> str:
         for error in node.get("errors", ()):
             parts.append(f"node {number}: {error.get('message')} ({error.get('details')})")
     return "; ".join(parts)[:400]
+
+
+def build(config: ComfyTeacherConfig, sealed: Path | None) -> ComfyTeacher:
+    """Return the workflow as a teacher; nothing is asked yet."""
+    return ComfyTeacher(
+        Web(config.url, config.key_env, plain_http=config.plain_http, max_bytes=config.max_megabytes << 20),
+        load_workflow(config.workflow),
+        config.nodes,
+        config.stated_terms("comfyui", config.model),
+        config.model,
+        config.output,
+        config.price_per_clip,
+    )

@@ -10,6 +10,7 @@ from understudy.files import sha256_hex
 from understudy.ingest.tars import VIDEO_SUFFIXES, TarClip, tar_clips
 from understudy.prompts import csv_rows, jsonl_rows, normalise, read_text
 from understudy.teachers.base import ClipParams
+from understudy.teachers.folder.config import FolderTeacherConfig
 
 _LISTINGS = ("prompts.csv", "prompts.jsonl")
 
@@ -127,3 +128,8 @@ def _beside(folder: Path) -> list[tuple[str, ...]]:
             raise ConfigError(f"prompt {beside} is empty; write the clip's prompt there")
         rows.append((file.name, prompt))
     return rows
+
+
+def build(config: FolderTeacherConfig, sealed: Path | None) -> FolderTeacher:
+    """Return the folder as a teacher."""
+    return FolderTeacher(config.path)

@@ -1,0 +1,1 @@
+"""A discriminator of your own, from Python."""

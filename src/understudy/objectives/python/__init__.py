@@ -1,0 +1,1 @@
+"""An objective of your own, from Python."""

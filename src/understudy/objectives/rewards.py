@@ -1,0 +1,105 @@
+"""Rewards as verdict: any callables on finished clips, weighted, beside a discriminator or instead of it.
+
+Shape legend: B = P K rollouts, F latent frames, C channels, h/w latents.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from understudy.clips import Clip
+from understudy.codecs.base import Codec, to_frames
+from understudy.errors import PluginError
+from understudy.objectives import losses
+from understudy.objectives.adversary import Adversary
+from understudy.objectives.rollouts import Groups, Rollouts
+from understudy.objectives.verdict import RandomVerdict, Verdict, View
+from understudy.plugins import guarded
+from understudy.rewards.base import Reward
+from understudy.students.base import StudentModule
+from understudy.training.state import TrainState
+
+_DECODED_AT_ONCE = 16  # clips
+
+
+class RewardVerdict(Verdict):
+    """A weighted sum of rewards, and of the discriminator's scores with weight 1 if there is one.
+
+    Rewards see what the student itself drew, decoded; the discriminator sees what it is used to. Where there are several,
+    each is centred within its prompts and divided by its spread over the batch first, so that weights compare.
+    """
+
+    def __init__(
+        self, rewards: Mapping[str, tuple[float, Reward]], codec: Codec, fps: float, adversary: Adversary | None
+    ) -> None:
+        self.rewards, self.codec, self.fps, self.adversary = rewards, codec, fps, adversary
+        self.inner: Verdict = RandomVerdict() if adversary is None else adversary
+        self.warmup = self.inner.warmup
+
+    def add_to(self, state: TrainState, student: StudentModule) -> None:
+        """Add what the discriminator learns with, if there is one."""
+        self.inner.add_to(state, student)
+
+    def prepare(self, state: TrainState, groups: Groups) -> dict[str, float]:
+        """Prepare the discriminator; return its shortcut probe."""
+        return self.inner.prepare(state, groups)
+
+    def view(self, state: TrainState) -> View | None:
+        """Return what the discriminator keeps of clips."""
+        return self.inner.view(state)
+
+    def warm_up(self, state: TrainState, groups: Groups) -> dict[str, float]:
+        """Do one step of the discriminator's warm-up."""
+        return self.inner.warm_up(state, groups)
+
+    def learn(self, state: TrainState, own: Rollouts) -> dict[str, float]:
+        """Let the discriminator learn; ask every reward, and return its mean and spread."""
+        values = dict(self.inner.learn(state, own))
+        clips = self._clips(own.latents)
+        for name, (_, reward) in self.rewards.items():
+            scores = asked(name, reward, clips, own.prompts)
+            state.tensors[_key(name)] = scores
+            values[f"reward_{name}"] = float(scores.mean())
+            values[f"spread_{name}"] = float(scores.unflatten(0, (-1, own.group)).std(1, correction=0).mean())
+        return values
+
+    def scores(self, state: TrainState, own: Rollouts) -> Tensor:
+        """Return the sum [P, K] of what was asked in ``learn``."""
+        parts = [
+            (weight, state.tensors.pop(_key(name)).unflatten(0, (-1, own.group)))
+            for name, (weight, _) in self.rewards.items()
+        ]
+        if self.adversary is not None:
+            parts.append((1.0, self.adversary.scores(state, own).cpu()))
+        if len(parts) == 1:
+            return parts[0][0] * parts[0][1]
+        return torch.stack([weight * losses.advantage(scores, "batch") for weight, scores in parts]).sum(0)
+
+    @torch.no_grad()
+    def _clips(self, latents: Tensor) -> list[Clip]:
+        parts = latents.split(_DECODED_AT_ONCE)
+        return [Clip(video, self.fps) for part in parts for video in to_frames(self.codec.decode(part).clamp(0, 1))]
+
+
+def asked(name: str, reward: Reward, clips: Sequence[Clip], prompts: Sequence[str]) -> Tensor:
+    """Return the scores [B] of ``reward``, checked.
+
+    Raises:
+        PluginError: it fails, or returns something else than B finite numbers.
+    """
+    found = guarded(f"reward {name!r}", reward, clips, prompts)
+    try:
+        scores = [float(score) for score in found]
+    except (TypeError, ValueError):
+        raise PluginError(f"reward {name!r} returned {type(found).__name__}, not one number for each clip") from None
+    if len(scores) != len(clips):
+        raise PluginError(f"reward {name!r} returned {len(scores)} scores for {len(clips)} clips")
+    if bad := [prompt for prompt, score in zip(prompts, scores, strict=True) if not math.isfinite(score)]:
+        raise PluginError(f"reward {name!r} returned a score that is not finite for a clip of {bad[0]!r}")
+    return torch.tensor(scores, dtype=torch.float32)
+
+
+def _key(name: str) -> str:
+    return f"reward.{name}"

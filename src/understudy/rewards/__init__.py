@@ -1,0 +1,1 @@
+"""Rewards: what else but a discriminator may score finished clips; a folder for every kind."""

@@ -1,0 +1,1 @@
+"""A reward of your own, from Python."""

@@ -1,0 +1,1 @@
+"""A workflow on a ComfyUI server of your own."""

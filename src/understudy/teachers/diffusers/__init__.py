@@ -1,0 +1,1 @@
+"""A text-to-video pipeline of diffusers."""

@@ -1,0 +1,1 @@
+"""A folder of clips as teacher."""
