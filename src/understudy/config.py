@@ -41,7 +41,7 @@ class WorldPromptsConfig(Section):
 
 
 class FilePromptsConfig(Section):
-    """Prompts from files (.txt, .jsonl or .csv)."""
+    """Prompts from files (.txt, .jsonl, .json, .csv or .tsv)."""
 
     kind: Literal["file"] = "file"
     train: Path

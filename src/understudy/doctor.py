@@ -28,6 +28,7 @@ from understudy.discriminators.reference import departures, load_reference
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
 from understudy.recipes import load_recipe
+from understudy.remarks import cut_notes, intake_notes
 from understudy.runlog import RunLog
 from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
@@ -228,6 +229,10 @@ def _recipe(path: Path) -> Findings:
 def _teacher(config: RunConfig, found: list[Teacher | JobTeacher]) -> Findings:
     found.append(experiment.build_teacher(config))
     yield Finding(True, "teacher", f"{found[0].name}; terms: {found[0].terms}")
+    if isinstance(found[0], FolderTeacher):
+        yield Finding(True, "clip folder", f"{len(found[0].prompts())} prompts from {found[0].source}")
+    for note in intake_notes(config):
+        yield Finding(None, "note", note)
 
 
 def _prompts(config: RunConfig, teacher: Teacher | JobTeacher | None) -> Findings:
@@ -275,6 +280,9 @@ def _start(config: RunConfig, bundle: list[Bundle]) -> Findings:
     """Load the start student into ``bundle``, which outlives a later finding's error."""
     bundle.append(experiment.load_start(config))
     yield from _describe(bundle[0])
+    encoder = bundle[0].student.text_encoder
+    for note in cut_notes(encoder, experiment.training_prompts(config), experiment.held_out_prompts(config)):
+        yield Finding(None, "prompts", note)
 
 
 def _method(config: RunConfig, bundle: Bundle) -> Findings:

@@ -36,6 +36,7 @@ from understudy.files import ensure_folder, write_json_atomic, write_text_atomic
 from understudy.mp4 import FragmentedMp4, Frames
 from understudy.prompts import prompt_id, read_prompts
 from understudy.recipes import dump, load_recipe
+from understudy.remarks import cut_notes, intake_notes
 from understudy.runlog import RunLog, verdicts
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
@@ -44,6 +45,7 @@ from understudy.students.checkpoints.start import public_bundle
 from understudy.students.cost import cost_lines
 from understudy.students.generate import draw_clips, draw_long_clip, read_given, stream_clip
 from understudy.students.lora import has_adapter, merged, save_adapter
+from understudy.students.text import cut_note
 from understudy.students.umt5 import UMT5Text
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher
 from understudy.teachers.build import build, clip_params
@@ -322,6 +324,8 @@ def run(config: RunConfig) -> Path:
     _claim(config)
     log = RunLog(out)
     bundle = load_start(config)
+    for line in _notes(config, bundle):
+        log.note(line)
     with log.timed("collecting teacher clips", "collect"):
         pairs = training_clips(config, bundle.form)
         measuring = evaluator(config, bundle)
@@ -348,6 +352,12 @@ def run(config: RunConfig) -> Path:
     write_report(out)
     log.say(f"report: {out / 'report.html'}")
     return out
+
+
+def _notes(config: RunConfig, bundle: Bundle) -> list[str]:
+    """Return what to say about the prompts and the teacher's folder before they are used."""
+    encoder = bundle.student.text_encoder
+    return [*intake_notes(config), *cut_notes(encoder, training_prompts(config), held_out_prompts(config))]
 
 
 def keep_freed_memory() -> None:
@@ -474,8 +484,11 @@ def generate(
     threads: int,
     switches: Sequence[tuple[float, str]] = (),
     given: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Write ``per_prompt`` mp4 files for every prompt into ``out`` and return their paths.
+
+    ``say`` is told in a line what of the prompts the student does not read.
 
     Raises:
         ConfigError: there is no prompt, or the length needs a window.
@@ -483,6 +496,7 @@ def generate(
     if not prompts:
         raise ConfigError("there are no prompts: give them as arguments or with --prompts FILE")
     student, first = _generator(bundle, window, sink, threads, given)
+    _say_cuts(student, [*prompts, *(prompt for _, prompt in switches)], say)
     length = seconds if seconds is not None else student.form.frames / student.form.fps
     ensure_folder(out)
     paths = []
@@ -505,9 +519,11 @@ def stream(
     threads: int,
     switches: Sequence[tuple[float, str]] = (),
     given: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[bytes]:
     """Yield one clip as fragmented mp4, a piece for every block as it is drawn; ``seconds`` None goes on for ever."""
     student, first = _generator(bundle, window, sink, threads, given)
+    _say_cuts(student, [prompt, *(other for _, other in switches)], say)
     blocks = stream_clip(student, prompt, seed, math.inf if seconds is None else seconds, switches, first)
     writer = FragmentedMp4(student.form.height, student.form.width, student.form.fps)
     header = writer.header
@@ -524,6 +540,11 @@ def _generator(
         torch.set_num_threads(threads)
     student = load_bundle(bundle).with_window(window, sink)
     return student, None if given is None else read_given(given, student.form)
+
+
+def _say_cuts(bundle: Bundle, prompts: Sequence[str], say: Callable[[str], None]) -> None:
+    if note := cut_note(bundle.student.text_encoder, prompts):
+        say(note)
 
 
 def describe(config: RunConfig) -> list[str]:
@@ -548,6 +569,7 @@ def describe(config: RunConfig) -> list[str]:
         + (f" after {config.discriminator.warmup} discriminator steps" if main_arm(config) == "afd" else ""),
         f"arms: {', '.join([*config.compare, main_arm(config)])}",
         f"run folder: {config.out}",
+        *(f"note: {line}" for line in _notes(config, bundle)),
     ]
 
 
@@ -564,4 +586,6 @@ def _describe_public(config: RunConfig) -> list[str]:
             lines.append(f"{what}: {ask()}")
         except UnderstudyError as error:
             lines.append(f"{what}: not ready ({error})")
+    with suppress(UnderstudyError):  # said above
+        lines += [f"note: {line}" for line in intake_notes(config)]
     return [*lines, f"arms: {', '.join([*config.compare, main_arm(config)])}", f"run folder: {config.out}"]

@@ -29,7 +29,7 @@ TeacherConfig = (
 def build(config: TeacherConfig, sealed: Path | None = None) -> Teacher | JobTeacher:
     """Return the teacher; ``sealed`` is where the embedded world leaves its true states. Nothing is asked yet."""
     if isinstance(config, FolderTeacherConfig):
-        return FolderTeacher(config.path)
+        return FolderTeacher(config.path, config.listing)
     if isinstance(config, WorldTeacherConfig):
         return WorldTeacher(config.look, config.size, config.fps, config.frames, config.poor, sealed)
     if isinstance(config, DiffusersTeacherConfig):

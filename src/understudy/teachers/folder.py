@@ -32,8 +32,8 @@ class FolderTeacher:
         """Read the listing of folder ``path``; the clips themselves are read when asked for.
 
         Args:
-            path: the folder of mp4 files.
-            prompts_csv: the listing, when it is not in the folder; ``.csv``, or ``.jsonl`` with these fields.
+            path: the folder of clips.
+            prompts_csv: the listing, when it is not in the folder or not the only one there; a table of any kind.
             terms: what the maker of the clips says about training on them.
 
         Raises:
