@@ -460,6 +460,8 @@ class RunConfig(Section):
     """Torch threads; 0 leaves the choice to torch. Two threads on busy cores can be ten times slower than one."""
     device: str = "cpu"
     """Torch device: cpu, cuda, cuda:1."""
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where curves, gauges and clips are shown as well while the run goes; metrics.jsonl is written in any case."""
     teacher: Annotated[
         WorldTeacherConfig | FolderTeacherConfig | ApiTeacherConfig | ComfyTeacherConfig | DiffusersTeacherConfig,
         Field(discriminator="kind"),

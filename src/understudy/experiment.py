@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ from understudy.students.umt5 import UMT5Text
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher
 from understudy.teachers.build import build, clip_params
 from understudy.teachers.world import grammar
+from understudy.tracking.build import check, open_tracking
 from understudy.training.data import TeacherClips, teacher_clips
 from understudy.training.loop import Arm, Interrupted, train
 
@@ -323,6 +324,14 @@ def run(config: RunConfig) -> Path:
     out = ensure_folder(config.out)
     _claim(config)
     log = RunLog(out)
+    values = config.model_dump(mode="json")
+    with closing(open_tracking(config.track, out, config.name, values, log.say)) as log.tracking:
+        return _stages(config, log)
+
+
+def _stages(config: RunConfig, log: RunLog) -> Path:
+    """Do what is left of a run, stage by stage; return its folder."""
+    out = config.out
     bundle = load_start(config)
     for line in _notes(config, bundle):
         log.note(line)
@@ -405,7 +414,7 @@ def _train_arm(config: RunConfig, name: str, data: TeacherClips, bundle: Bundle,
 
 def config_hash(config: RunConfig) -> str:
     """Return a hash of what decides a run's results: everything but where it is written and on how many threads."""
-    values = config.model_dump(mode="json", exclude={"out", "threads", "device", "collection"})
+    values = config.model_dump(mode="json", exclude={"out", "threads", "device", "collection", "track"})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -549,6 +558,7 @@ def _say_cuts(bundle: Bundle, prompts: Sequence[str], say: Callable[[str], None]
 
 def describe(config: RunConfig) -> list[str]:
     """Return in plain lines what ``run`` would do; nothing is written, and a public checkpoint need not be there."""
+    check(config.track)
     if config.student.preset is not None:
         return _describe_public(config)
     bundle = load_start(config)
