@@ -36,7 +36,7 @@ from understudy.files import ensure_folder, write_json_atomic, write_text_atomic
 from understudy.mp4 import FragmentedMp4, Frames
 from understudy.prompts import prompt_id, read_prompts
 from understudy.recipes import dump, load_recipe
-from understudy.remarks import cut_notes, intake_notes
+from understudy.remarks import cut_notes, intake_notes, say_cut
 from understudy.runlog import RunLog, verdicts
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle, save_bundle
@@ -45,7 +45,6 @@ from understudy.students.checkpoints.start import public_bundle
 from understudy.students.cost import cost_lines
 from understudy.students.generate import draw_clips, draw_long_clip, read_given, stream_clip
 from understudy.students.lora import has_adapter, merged, save_adapter
-from understudy.students.text import cut_note
 from understudy.students.umt5 import UMT5Text
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher
 from understudy.teachers.build import build, clip_params
@@ -505,7 +504,7 @@ def generate(
     if not prompts:
         raise ConfigError("there are no prompts: give them as arguments or with --prompts FILE")
     student, first = _generator(bundle, window, sink, threads, given)
-    _say_cuts(student, [*prompts, *(prompt for _, prompt in switches)], say)
+    say_cut(student.text_encoder, [*prompts, *(prompt for _, prompt in switches)], say)
     length = seconds if seconds is not None else student.form.frames / student.form.fps
     ensure_folder(out)
     paths = []
@@ -532,7 +531,7 @@ def stream(
 ) -> Iterator[bytes]:
     """Yield one clip as fragmented mp4, a piece for every block as it is drawn; ``seconds`` None goes on for ever."""
     student, first = _generator(bundle, window, sink, threads, given)
-    _say_cuts(student, [prompt, *(other for _, other in switches)], say)
+    say_cut(student.text_encoder, [prompt, *(other for _, other in switches)], say)
     blocks = stream_clip(student, prompt, seed, math.inf if seconds is None else seconds, switches, first)
     writer = FragmentedMp4(student.form.height, student.form.width, student.form.fps)
     header = writer.header
@@ -549,11 +548,6 @@ def _generator(
         torch.set_num_threads(threads)
     student = load_bundle(bundle).with_window(window, sink)
     return student, None if given is None else read_given(given, student.form)
-
-
-def _say_cuts(bundle: Bundle, prompts: Sequence[str], say: Callable[[str], None]) -> None:
-    if note := cut_note(bundle.student.text_encoder, prompts):
-        say(note)
 
 
 def describe(config: RunConfig) -> list[str]:

@@ -1,6 +1,6 @@
 """What a user should hear about prompts and folders before a run uses them: what was left out, and what is cut."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from understudy.config import FilePromptsConfig, RunConfig
 from understudy.prompts import read_prompt_file
@@ -29,3 +29,9 @@ def cut_notes(encoder: object, training: Sequence[str], held_out: Sequence[str])
     """Return, in a line each, how many prompts the student's text ``encoder`` cuts."""
     named = (("training", training), ("held-out", held_out))
     return [f"{what} prompts: {note}" for what, prompts in named if (note := cut_note(encoder, prompts))]
+
+
+def say_cut(encoder: object, prompts: Sequence[str], say: Callable[[str], None]) -> None:
+    """Tell ``say`` when the student's text ``encoder`` cuts some of ``prompts``."""
+    if note := cut_note(encoder, prompts):
+        say(note)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from understudy import experiment
 from understudy.cli import main
 from understudy.clips import Clip, write_mp4
 from understudy.errors import ConfigError
@@ -255,9 +256,8 @@ def test_a_tracker_that_cannot_begin_is_one_clear_line(
     tmp_path: Path, calls: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_LOG", str(tmp_path))  # a folder: the stand-in cannot write
-    with pytest.raises(
-        ConfigError, match=r"^track: trackio cannot begin \(IsADirectoryError: .*\); mend it or leave it out"
-    ) as caught:
+    words = r"^track: trackio cannot begin \(IsADirectoryError: .*\); mend it or leave it out"
+    with pytest.raises(ConfigError, match=words) as caught:
         tracked("trackio", run_folder(tmp_path / "run"))
     assert "\n" not in str(caught.value)
 
@@ -268,5 +268,31 @@ def test_tracking_makes_no_other_run(tmp_path: Path) -> None:
     plain, followed = load_recipe(recipe), load_recipe(recipe, [("track", "[tensorboard, wandb]")])
     assert followed.track == ("tensorboard", "wandb")
     assert config_hash(plain) == config_hash(followed)
-    with pytest.raises(ConfigError, match=r"track.* is 'mlflow'; expected"):
+    with pytest.raises(ConfigError, match=r'track.0 is "mlflow"; expected one of tensorboard, wandb, trackio'):
         load_recipe(recipe, [("track", "[mlflow]")])
+
+
+def test_a_run_opens_its_trackers_first_and_closes_them_in_any_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    class Closes:
+        def close(self) -> None:
+            told.append("close")
+
+    def stop(*_: object) -> None:
+        told.append("clips")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        experiment,
+        "open_tracking",
+        lambda track, out, *more: Tracking(out, {track[0]: Closes()}, nobody),  # type: ignore[dict-item]
+    )
+    monkeypatch.setattr(experiment, "training_clips", stop)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"out: {tmp_path / 'run'}\nclips: {{store: {tmp_path / 'store'}}}\ntrack: [wandb]\n")
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(load_recipe(recipe))
+    assert told == ["clips", "close"]
