@@ -504,7 +504,7 @@ def generate(
     if not prompts:
         raise ConfigError("there are no prompts: give them as arguments or with --prompts FILE")
     student, first = _generator(bundle, window, sink, threads, given)
-    say_cut(student.text_encoder, [*prompts, *(prompt for _, prompt in switches)], say)
+    say_cut(student.student.text_encoder, [*prompts, *(prompt for _, prompt in switches)], say)
     length = seconds if seconds is not None else student.form.frames / student.form.fps
     ensure_folder(out)
     paths = []
@@ -531,7 +531,7 @@ def stream(
 ) -> Iterator[bytes]:
     """Yield one clip as fragmented mp4, a piece for every block as it is drawn; ``seconds`` None goes on for ever."""
     student, first = _generator(bundle, window, sink, threads, given)
-    say_cut(student.text_encoder, [prompt, *(other for _, other in switches)], say)
+    say_cut(student.student.text_encoder, [prompt, *(other for _, other in switches)], say)
     blocks = stream_clip(student, prompt, seed, math.inf if seconds is None else seconds, switches, first)
     writer = FragmentedMp4(student.form.height, student.form.width, student.form.fps)
     header = writer.header
