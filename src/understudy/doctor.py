@@ -32,6 +32,7 @@ from understudy.run.clips import build_teacher
 from understudy.run.folder import config_hash, main_arm
 from understudy.run.log import RunLog
 from understudy.run.prompts import held_out_prompts, training_prompts
+from understudy.run.remarks import cut_notes, intake_notes
 from understudy.run.start import load_start
 from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
@@ -231,6 +232,10 @@ def _recipe(path: Path) -> Findings:
 def _teacher(config: RunConfig, found: list[Teacher | JobTeacher]) -> Findings:
     found.append(build_teacher(config))
     yield Finding(True, "teacher", f"{found[0].name}; terms: {found[0].terms}")
+    if isinstance(found[0], FolderTeacher):
+        yield Finding(True, "clip folder", f"{len(found[0].prompts())} prompts from {found[0].source}")
+    for note in intake_notes(config):
+        yield Finding(None, "note", note)
 
 
 def _prompts(config: RunConfig, teacher: Teacher | JobTeacher | None) -> Findings:
@@ -278,6 +283,9 @@ def _start(config: RunConfig, bundle: list[Bundle]) -> Findings:
     """Load the start student into ``bundle``, which outlives a later finding's error."""
     bundle.append(load_start(config))
     yield from _describe(bundle[0])
+    encoder = bundle[0].student.text_encoder
+    for note in cut_notes(encoder, training_prompts(config), held_out_prompts(config)):
+        yield Finding(None, "prompts", note)
 
 
 def _method(config: RunConfig, bundle: Bundle) -> Findings:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from understudy.errors import CheckpointError
+from understudy.students.text import cut_note
 from understudy.students.umt5 import UMT5Text, normalise
 
 transformers = pytest.importorskip("transformers")
@@ -127,3 +128,13 @@ def test_wrong_folders_are_one_line(pipeline: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be loaded") as caught:
         UMT5Text(tmp_path / "copy", tmp_path / "cache")(["a"])
     assert "\n" not in str(caught.value)
+
+
+def test_tokens_are_counted_without_the_encoder(pipeline: Path, tmp_path: Path) -> None:
+    shutil.copytree(pipeline / "tokenizer", tmp_path / "pipe" / "tokenizer")
+    (tmp_path / "pipe" / "text_encoder").mkdir()
+    text = UMT5Text(tmp_path / "pipe", tmp_path / "cache", length=8)
+    assert text.counts(["a red ball", "a " * 30, "&amp;amp;"]) == [4, 31, 2]
+    assert text.counts([]) == []
+    assert cut_note(text, ["a " * 7]) is None
+    assert "longest has 9" in str(cut_note(text, ["a " * 8]))

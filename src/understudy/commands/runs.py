@@ -46,6 +46,7 @@ class Collect(RecipeVerb):
     def act(self, config: "RunConfig") -> int:
         """Collect, and say what came of it."""
         from understudy.run.clips import build_teacher, collect
+        from understudy.run.remarks import intake_notes
 
         given = {"budget": self.budget, "budget_clips": self.budget_clips, "permission": self.permission}
         changed = {name: value for name, value in given.items() if value is not None}
@@ -58,6 +59,8 @@ class Collect(RecipeVerb):
         if config.teacher.outside:
             teacher = build_teacher(config)
             print(f"terms of {teacher.name}: {teacher.terms}")
+        for line in intake_notes(config):
+            print(f"note: {line}")
         first = self._furthest(config)
         report = collect(config, None, self._approve, self.held_out, self.retry_unsure, first)
         print(

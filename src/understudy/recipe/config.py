@@ -45,7 +45,7 @@ class WorldPromptsConfig(Section):
 
 
 class FilePromptsConfig(Section):
-    """Prompts from files (.txt, .jsonl or .csv)."""
+    """Prompts from files (.txt, .jsonl, .json, .csv or .tsv)."""
 
     kind: Literal["file"] = "file"
     train: Path
@@ -240,6 +240,8 @@ class RunConfig(Section):
     """Torch threads; 0 leaves the choice to torch. Two threads on busy cores can be ten times slower than one."""
     device: str = "cpu"
     """Torch device: cpu, cuda, cuda:1."""
+    track: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where curves, gauges and clips are shown as well while the run goes; metrics.jsonl is written in any case."""
     teacher: AnyTeacher = TEACHERS.default
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()

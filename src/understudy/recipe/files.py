@@ -17,9 +17,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from understudy.errors import ConfigError
-from understudy.prompts import read_text
 from understudy.recipe.config import RunConfig
 from understudy.recipe.tree import KIND, ROOT, Keys, Spot, cut, descend, near_key, show, spot_of, spots_of, type_text
+from understudy.tables import read_text
 
 _BASE: Final = "base"
 _COMMAND_LINE: Final = "command line"

@@ -1,6 +1,7 @@
 """What a run would do, in plain lines, before it does it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from understudy import flow
 from understudy.codecs.base import latent_frames
@@ -10,11 +11,14 @@ from understudy.run.clips import build_teacher
 from understudy.run.cost import cost_lines
 from understudy.run.folder import main_arm
 from understudy.run.prompts import held_out_prompts, training_prompts
+from understudy.run.remarks import intake_notes, notes
 from understudy.run.start import load_start
+from understudy.tracking.build import check
 
 
 def describe(config: RunConfig) -> list[str]:
     """Return in plain lines what ``run`` would do; nothing is written, and a public checkpoint need not be there."""
+    check(config.track)
     if config.student.preset is not None:
         return _describe_public(config)
     bundle = load_start(config)
@@ -36,6 +40,7 @@ def describe(config: RunConfig) -> list[str]:
         + (f" after {warmup} of warm-up" if warmup else ""),
         f"arms: {', '.join([*config.compare, main_arm(config)])}",
         f"run folder: {config.out}",
+        *(f"note: {line}" for line in notes(config, bundle)),
     ]
 
 
@@ -52,4 +57,6 @@ def _describe_public(config: RunConfig) -> list[str]:
             lines.append(f"{what}: {ask()}")
         except UnderstudyError as error:
             lines.append(f"{what}: not ready ({error})")
+    with suppress(UnderstudyError):  # said above
+        lines += [f"note: {line}" for line in intake_notes(config)]
     return [*lines, f"arms: {', '.join([*config.compare, main_arm(config)])}", f"run folder: {config.out}"]

@@ -30,7 +30,7 @@ def arm_folder(config: RunConfig, name: str) -> Path:
 
 def config_hash(config: RunConfig) -> str:
     """Return a hash of what decides a run's results: everything but where it is written and on how many threads."""
-    values = config.model_dump(mode="json", exclude={"out", "threads", "device", "collection"})
+    values = config.model_dump(mode="json", exclude={"out", "threads", "device", "collection", "track"})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """A whole run, or what is left of it: collect, measure the start, train every arm, measure, report."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from understudy.run.folder import arm_folder, claim, config_hash, main_arm, summ
 from understudy.run.log import RunLog, verdicts
 from understudy.run.measure import evaluator
 from understudy.run.process import prepare_process
+from understudy.run.remarks import notes
 from understudy.run.start import load_start
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle
+from understudy.tracking.build import open_tracking
 from understudy.training.data import TeacherClips, teacher_clips
 from understudy.training.loop import Arm
 
@@ -34,7 +37,16 @@ def run(config: RunConfig) -> Path:
     out = ensure_folder(config.out)
     claim(config)
     log = RunLog(out)
-    bundle = load_start(config)
+    values = config.model_dump(mode="json")
+    with closing(open_tracking(config.track, out, config.name, values, log.say)) as log.tracking:
+        return _stages(config, log)
+
+
+def _stages(config: RunConfig, log: RunLog) -> Path:
+    """Do what is left of a run, stage by stage; return its folder."""
+    out, bundle = config.out, load_start(config)
+    for line in notes(config, bundle):
+        log.note(line)
     with log.timed("collecting teacher clips", "collect"):
         pairs = training_clips(config, bundle.form)
         measuring = evaluator(config, bundle)

@@ -63,7 +63,8 @@ class UMT5Text:
             if not (self.path / part).is_dir():
                 raise CheckpointError(f"{path} holds no {part!r} folder: give a diffusers pipeline of the Wan family")
         self._identity = f"{_fingerprint(self.path)}\n{dtype}"
-        self._model: tuple[Any, Any] | None = None
+        self._tokenizer: Any = None
+        self._model: Any = None
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, L, D] (float32, on the CPU), zero past each prompt's end.
@@ -86,6 +87,20 @@ class UMT5Text:
     def __deepcopy__(self, memo: object) -> "UMT5Text":
         """Policies copied from one student share the frozen encoder."""
         return self
+
+    def counts(self, prompts: Sequence[str]) -> list[int] | None:
+        """Return the tokens of each prompt, end token included; None when transformers is not installed.
+
+        Raises:
+            CheckpointError: the tokenizer cannot be loaded.
+        """
+        texts = [normalise(prompt) for prompt in prompts]
+        try:
+            tokenizer = self._loaded_tokenizer()
+        except MissingExtra:  # all embeddings may be on disk: then nothing else needs it
+            return None
+        found = tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"] if texts else []
+        return [len(ids) for ids in found]
 
     def precompute(self, prompts: Sequence[str]) -> None:
         """Bring all ``prompts`` to disk and free the encoder's memory: then training needs no encoder at all."""
@@ -112,19 +127,31 @@ class UMT5Text:
 
     @torch.no_grad()
     def _encode(self, prompt: str) -> Tensor:
-        tokenizer, encoder = self._loaded()
+        tokenizer, encoder = self._loaded_tokenizer(), self._loaded()
         ids = tokenizer([prompt], truncation=True, max_length=self.length, add_special_tokens=True)["input_ids"]
         tokens = torch.tensor(ids, device=self.device)
         return encoder(tokens, torch.ones_like(tokens)).last_hidden_state[0].cpu().contiguous()
 
-    def _loaded(self) -> tuple[Any, Any]:
-        if self._model is None:
+    def _loaded_tokenizer(self) -> Any:
+        if self._tokenizer is None:
             try:
-                from transformers import AutoTokenizer, UMT5EncoderModel
+                from transformers import AutoTokenizer
             except ImportError as error:
                 raise MissingExtra("encoding prompts with UMT5", "wan") from error
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.path / "tokenizer", local_files_only=True)
+                self._tokenizer = AutoTokenizer.from_pretrained(self.path / "tokenizer", local_files_only=True)
+            except (OSError, ValueError, RuntimeError) as error:
+                reason = " ".join(str(error).split())
+                raise CheckpointError(f"{self.path} cannot be loaded as a UMT5 tokenizer: {reason}") from None
+        return self._tokenizer
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            try:
+                from transformers import UMT5EncoderModel
+            except ImportError as error:
+                raise MissingExtra("encoding prompts with UMT5", "wan") from error
+            try:
                 loaded: Any = UMT5EncoderModel.from_pretrained(
                     self.path / "text_encoder",
                     dtype=self.dtype,
@@ -138,7 +165,7 @@ class UMT5Text:
             encoder, info = loaded
             if info["missing_keys"]:
                 raise CheckpointError.misfit(self.path / "text_encoder", info["missing_keys"], ())
-            self._model = tokenizer, encoder.to(self.device).eval().requires_grad_(False)
+            self._model = encoder.to(self.device).eval().requires_grad_(False)
         return self._model
 
 
