@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.prompts import held_out_prompts
 from understudy.students.bundle import load_bundle
 from understudy.students.generate import draw_clips

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from understudy.clips import laplacian_variance
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.prompts import training_prompts
 from understudy.students.bundle import load_bundle
 from understudy.students.generate import own_and_hasty

@@ -20,7 +20,7 @@ from understudy.training.afd import AFD, Rollouts, network_of
 
 from understudy.objectives.build import build_objective
 from understudy.objectives.gauges import correlation, pair_accuracy
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import collect, training_clips
 from understudy.run.process import keep_freed_memory
 from understudy.run.start import load_start

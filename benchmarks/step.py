@@ -17,7 +17,7 @@ import torch
 
 from understudy.clips import decode_mp4
 from understudy.objectives.build import build_objective
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.prompts import training_prompts
 from understudy.run.start import load_start

@@ -17,7 +17,7 @@ from understudy.collection.collect import CollectReport
 from understudy.collection.store import ClipStore
 from understudy.commands.base import RecipeVerb
 from understudy.errors import ConfigError
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.training.loop import Interrupted
 
 MINI = """

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from understudy.cli import main
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world.teacher import WorldTeacher
 

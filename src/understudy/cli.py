@@ -78,7 +78,7 @@ def _dispatch(args: list[str]) -> int:
         rest, overrides = _split(name, rest)
     verb = _parse(name, rest)
     if isinstance(verb, RecipeVerb):
-        from understudy.recipe.files import load_recipe
+        from understudy.recipes.files import load_recipe
 
         return verb.do_with(load_recipe(verb.recipe, overrides))
     status: int = verb.do()
@@ -148,7 +148,7 @@ def _flat(box: str) -> str:
 
 def _split(name: str, args: Sequence[str]) -> tuple[list[str], Overrides]:
     """Take the config fields (``--section.field VALUE``) out of ``args``; return the rest and them."""
-    from understudy.recipe.tree import canonical_key, near_key
+    from understudy.recipes.tree import canonical_key, near_key
 
     flags = [field.name.replace("_", "-") for field in fields(VERBS[name]) if field.name != "recipe"]
     rest: list[str] = []

@@ -26,8 +26,8 @@ from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
 from understudy.objectives.gauges import ADVICE, name_regime
 from understudy.objectives.reference import departures, load_reference
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.folder import config_hash, main_arm
 from understudy.run.log import RunLog

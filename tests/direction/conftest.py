@@ -17,7 +17,7 @@ from understudy.discriminators.base import Discriminator
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.objectives.build import build_objective
 from understudy.objectives.config import ObjectiveSection
-from understudy.recipe.config import RunConfig, TrainConfig
+from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.rollout import SeededNoise, roll_clip
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec

@@ -9,7 +9,7 @@ import pytest
 
 from understudy.objectives.build import build_objective
 from understudy.objectives.reference import BUCKETS, curves, departures, load_reference, reference
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import training_clips
 from understudy.run.start import load_start
 from understudy.training.data import teacher_clips

@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy.cli import main
-from understudy.recipe.config import LoraConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import LoraConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.cost import WanCost, cost_lines, memory, peak
 from understudy.students.base import by_block, in_parallel
 from understudy.students.lora import adapted

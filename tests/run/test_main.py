@@ -13,8 +13,8 @@ import pytest
 from understudy.cli import main
 from understudy.errors import ConfigError
 from understudy.evaluation.report import write_report
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.folder import claim, config_hash
 from understudy.run.main import run
 from understudy.run.prompts import held_out_prompts, training_prompts
@@ -100,7 +100,7 @@ opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from understudy.files import ensure_folder
 from understudy.ingest.guard import Guard
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import collect, collected
 from understudy.run.log import RunLog
 from understudy.run.main import train_and_judge

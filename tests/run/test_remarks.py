@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from understudy import experiment
 from understudy.cli import main
 from understudy.clips import Clip
 from understudy.doctor import diagnose
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
+from understudy.run import draw as drawing
+from understudy.run import main as whole
+from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import cut_notes, intake_notes
 from understudy.run.start import load_start
 from understudy.students.text import Tokenizer, cut_note, cut_prompts
@@ -55,7 +57,7 @@ def test_an_encoder_says_what_it_cuts() -> None:
 
 def test_the_quickstart_has_nothing_to_say() -> None:
     config = load_recipe(Path(__file__).resolve().parents[1] / "recipes" / "quickstart.yaml")
-    prompts = experiment.training_prompts(config), experiment.held_out_prompts(config)
+    prompts = training_prompts(config), held_out_prompts(config)
     assert intake_notes(config) == cut_notes(load_start(config).student.text_encoder, *prompts) == []
 
 
@@ -80,7 +82,7 @@ def test_train_notes_it(recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "training_clips", stop)
+    monkeypatch.setattr(whole, "training_clips", stop)
     assert main(["train", str(recipe)]) == 130
     assert said(" ".join(capsys.readouterr().err.split())) == [True] * 3
     assert said((recipe.parent / "run" / "progress.json").read_text()) == [True] * 3
@@ -98,7 +100,7 @@ def test_generate_says_what_it_cuts(
     def draw(*_: Sequence[object]) -> Clip:
         return Clip(np.zeros((2, 8, 8, 3), np.uint8), 8)
 
-    monkeypatch.setattr(experiment, "draw_long_clip", draw)
+    monkeypatch.setattr(drawing, "draw_long_clip", draw)
     (tmp_path / "p.txt").write_text(f"#\n{LONG}\n")
     how_to = {
         "prompt": [LONG],

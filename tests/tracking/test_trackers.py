@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from understudy import experiment
 from understudy.cli import main
 from understudy.clips import Clip, write_mp4
 from understudy.errors import ConfigError
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
+from understudy.run import main as whole
 from understudy.run.folder import config_hash
 from understudy.tracking.base import Tracking
 from understudy.tracking.build import check, open_tracking
@@ -286,13 +286,13 @@ def test_a_run_opens_its_trackers_first_and_closes_them_in_any_case(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        experiment,
+        whole,
         "open_tracking",
         lambda track, out, *more: Tracking(out, {track[0]: Closes()}, nobody),  # type: ignore[dict-item]
     )
-    monkeypatch.setattr(experiment, "training_clips", stop)
+    monkeypatch.setattr(whole, "training_clips", stop)
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"out: {tmp_path / 'run'}\nclips: {{store: {tmp_path / 'store'}}}\ntrack: [wandb]\n")
     with pytest.raises(KeyboardInterrupt):
-        experiment.run(load_recipe(recipe))
+        whole.run(load_recipe(recipe))
     assert told == ["clips", "close"]

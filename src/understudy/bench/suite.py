@@ -9,9 +9,9 @@ from pydantic import Field, ValidationError
 
 from understudy.errors import ConfigError
 from understudy.files import sha256_hex
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe, read_yaml
-from understudy.recipe.section import Section
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe, read_yaml
+from understudy.recipes.section import Section
 from understudy.run.folder import config_hash
 from understudy.students.bundle import bundle_folder
 

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from understudy.errors import ConfigError, UnderstudyError
 
 if TYPE_CHECKING:
-    from understudy.recipe.config import RunConfig
+    from understudy.recipes.config import RunConfig
 
 
 class UsageError(Exception):
@@ -48,7 +48,7 @@ class RecipeVerb(Verb):
     def do_with(self, config: "RunConfig") -> int:
         """Do it with the recipe and the overrides read."""
         if self.print_config:
-            from understudy.recipe.files import dump
+            from understudy.recipes.files import dump
 
             print(dump(config), end="")
             return 0

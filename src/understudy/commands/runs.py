@@ -11,7 +11,7 @@ from understudy.commands.base import RecipeVerb, Verb, check_run_folder
 from understudy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from understudy.recipe.config import RunConfig
+    from understudy.recipes.config import RunConfig
 
 
 @dataclass(frozen=True)

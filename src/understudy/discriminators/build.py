@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from understudy.discriminators.base import Discriminator
 from understudy.discriminators.config import JudgeConfig
-from understudy.recipe.kinds import DISCRIMINATORS
+from understudy.recipes.kinds import DISCRIMINATORS
 
 
 def build_discriminator(config: JudgeConfig, fps: float, vocabulary: Sequence[str]) -> Discriminator:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from understudy.recipe.section import Section
+from understudy.recipes.section import Section
 
 
 class JudgeConfig(Section):

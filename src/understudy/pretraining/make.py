@@ -22,7 +22,7 @@ from understudy.codecs.base import CodecModule, to_tensor
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ConfigError, UnderstudyError
 from understudy.pretraining.stages import CodecLoss, Stage, distil, pretrain, train_codec
-from understudy.recipe.section import Section
+from understudy.recipes.section import Section
 from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 from understudy.teachers.base import ClipParams

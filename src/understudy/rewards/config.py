@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from understudy.recipe.section import Section
+from understudy.recipes.section import Section
 
 
 class RewardSection(Section):

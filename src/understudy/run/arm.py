@@ -8,7 +8,7 @@ import torch
 
 from understudy.objectives.build import build_objective
 from understudy.objectives.config import ObjectiveSection
-from understudy.recipe.config import RunConfig, TrainConfig
+from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, save_bundle
 from understudy.students.lora import has_adapter, merged, save_adapter

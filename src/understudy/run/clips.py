@@ -9,7 +9,7 @@ from understudy.collection.collect import collect as collect_jobs
 from understudy.collection.damage import damaged, limited
 from understudy.collection.ledger import Budget
 from understudy.collection.store import ClipStore
-from understudy.recipe.config import DamageConfig, RunConfig
+from understudy.recipes.config import DamageConfig, RunConfig
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.teachers.base import JobTeacher, Teacher
 from understudy.teachers.build import build

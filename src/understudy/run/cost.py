@@ -16,7 +16,7 @@ from understudy import flow
 from understudy.clips import ClipForm
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.config import OnPolicyConfig
-from understudy.recipe.config import RunConfig
+from understudy.recipes.config import RunConfig
 from understudy.students.checkpoints.layout import WanSizes
 from understudy.students.checkpoints.read import read_checkpoint
 from understudy.students.checkpoints.start import chosen_preset, clip_form, sizes_of_spec, spec_of

@@ -6,7 +6,7 @@ from contextlib import suppress
 from understudy import flow
 from understudy.codecs.base import latent_frames
 from understudy.errors import UnderstudyError
-from understudy.recipe.config import RunConfig
+from understudy.recipes.config import RunConfig
 from understudy.run.clips import build_teacher
 from understudy.run.cost import cost_lines
 from understudy.run.folder import main_arm

@@ -11,8 +11,8 @@ import torch
 from understudy import __version__
 from understudy.errors import ConfigError
 from understudy.files import write_json_atomic, write_text_atomic
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import dump, load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import dump, load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.log import RunLog
 

@@ -1,6 +1,7 @@
 """A whole run, or what is left of it: collect, measure the start, train every arm, measure, report."""
 
 import json
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from understudy.errors import CheckpointError
 from understudy.evaluation.report import write_report
 from understudy.files import ensure_folder
 from understudy.objectives.gauges import shortcut_warning
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.arm import save_arm, train_arm
 from understudy.run.clips import training_clips
 from understudy.run.folder import arm_folder, claim, config_hash, main_arm, summarise
@@ -21,13 +22,14 @@ from understudy.run.remarks import notes
 from understudy.run.start import load_start
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle
+from understudy.tracking.base import Tracker
 from understudy.tracking.build import open_tracking
 from understudy.training.data import TeacherClips, teacher_clips
 from understudy.training.loop import Arm
 
 
-def run(config: RunConfig) -> Path:
-    """Do the whole run, or what is left of it; return its folder.
+def run(config: RunConfig, watchers: Mapping[str, Tracker] | None = None) -> Path:
+    """Do the whole run, or what is left of it; return its folder. ``watchers`` are trackers beside the recipe's.
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C; what is done is kept and the same command goes on.
@@ -39,6 +41,8 @@ def run(config: RunConfig) -> Path:
     log = RunLog(out)
     values = config.model_dump(mode="json")
     with closing(open_tracking(config.track, out, config.name, values, log.say)) as log.tracking:
+        for name, watcher in (watchers or {}).items():
+            log.tracking.add(name, watcher)
         return _stages(config, log)
 
 
@@ -92,15 +96,17 @@ def train_and_judge(config: RunConfig, name: str, data: TeacherClips, bundle: Bu
     return trained
 
 
-def evaluate(run_folder: Path) -> dict[str, Any]:
+def evaluate(run_folder: Path, config: RunConfig | None = None) -> dict[str, Any]:
     """Measure a finished run's student again, rewrite summary.json, and return it.
+
+    ``config`` is the run's, where it holds objects that its file cannot.
 
     Raises:
         CheckpointError: the folder holds no finished run.
     """
     if not (run_folder / "config.yaml").is_file() or not (run_folder / "student" / "config.json").is_file():
         raise CheckpointError(f"{run_folder} holds no finished run: run `understudy train` with its recipe first")
-    config = load_recipe(run_folder / "config.yaml", ()).model_copy(update={"out": run_folder})
+    config = (config or load_recipe(run_folder / "config.yaml")).model_copy(update={"out": run_folder})
     log = RunLog(run_folder)
     bundle = load_start(config)
     measuring = evaluator(config, bundle)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from understudy.prompts import read_prompt_file
-from understudy.recipe.config import FilePromptsConfig, RunConfig
+from understudy.recipes.config import FilePromptsConfig, RunConfig
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.students.bundle import Bundle
 from understudy.students.text import cut_note

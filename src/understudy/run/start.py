@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from understudy import flow
 from understudy.codecs.wan import load_wan_codec
-from understudy.errors import ConfigError
-from understudy.recipe.config import RunConfig
+from understudy.errors import ConfigError, PluginError
+from understudy.plugins import guarded, load
+from understudy.recipes.config import RunConfig, StudentConfig
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.checkpoints.read import names_public_checkpoint
 from understudy.students.checkpoints.start import public_bundle
@@ -20,6 +21,8 @@ def load_start(config: RunConfig) -> Bundle:
             f"student.dtype {config.student.dtype} is for frozen weights under autocast: set student.lora and train.bf16, "
             "or leave it float32"
         )
+    if config.student.kind == "python":
+        return _settled(config, _own(config.student))
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
     if config.student.preset is not None or names_public_checkpoint(config.student.start):
         bundle = public_bundle(config.student, placed)
@@ -31,6 +34,22 @@ def load_start(config: RunConfig) -> Bundle:
         bundle = load_bundle(config.student.start, placed)
     if text is not None:
         bundle.student.use_text(UMT5Text(text.path, text.cache, text.length, text.dtype, config.device))
+    return _settled(config, bundle)
+
+
+def _own(section: StudentConfig) -> Bundle:
+    """Return the bundle that the section holds or that the user's function makes."""
+    call = str(section.call)
+    made = section.given
+    if made is None:
+        made = guarded(f"student {call}", load(call, "student"), **section.settings)
+    if not isinstance(made, Bundle):
+        raise PluginError(f"student {call} made a {type(made).__name__}, not an understudy.Bundle")
+    return made
+
+
+def _settled(config: RunConfig, bundle: Bundle) -> Bundle:
+    """Return ``bundle`` with the recipe's levels, window and sink, on its device."""
     if config.student.window is not None or config.student.sink is not None:
         bundle = bundle.with_window(config.student.window, config.student.sink)
     levels = bundle.levels if config.student.levels is None else config.student.levels

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.files import ensure_folder, new_path, write_bytes_atomic, write_json_atomic
-from understudy.recipe.config import LoraConfig
+from understudy.recipes.config import LoraConfig
 from understudy.students.base import StudentModule
 from understudy.students.bundle import check_tensors, read_tensors
 

@@ -47,6 +47,10 @@ class Tracking:
         self._read: dict[str, int] = {}  # bytes of metrics.jsonl that were looked through, by arm
         self._steps: dict[str, int] = {}
 
+    def add(self, name: str, tracker: Tracker) -> None:
+        """Take another tracker, before the first step."""
+        self._trackers[name] = tracker
+
     def step(self, arm: str) -> None:
         """Feed the steps of ``arm`` that were recorded since the last call; the first call of a sitting feeds them all."""
         if not self._trackers:

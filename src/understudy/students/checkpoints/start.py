@@ -8,7 +8,7 @@ import torch
 from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule, latent_frames
 from understudy.errors import CheckpointError, ConfigError
-from understudy.recipe.config import StudentConfig
+from understudy.recipes.config import StudentConfig
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle, bundle_folder
 from understudy.students.checkpoints.adapter import with_adapter

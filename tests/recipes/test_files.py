@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from understudy.errors import ConfigError
 from understudy.objectives.sft.config import SFTConfig
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import dump, load_recipe
-from understudy.recipe.tree import canonical_key, config_fields, near_key
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import dump, load_recipe
+from understudy.recipes.tree import canonical_key, config_fields, near_key
 from understudy.teachers.folder.config import FolderTeacherConfig
 from understudy.teachers.world.config import WorldTeacherConfig
 
@@ -244,7 +244,7 @@ WRONG = [
     ("beta: 3\n", "line 1: unknown key beta (value 3); did you mean objective.beta?"),
     ("zzzz: 3\n", "unknown key zzzz (value 3); there are the keys name, out,"),
     ("teacher:\n  path: x\n", '"x"); only kinds diffusers, folder have it: set teacher.kind'),
-    ("teacher:\n  kind: wrold\n", 'kind is "wrold"; expected one of world, api, comfyui, diffusers, folder, python; did you'),
+    ("teacher:\n  kind: wrold\n", 'kind is "wrold"; expected one of world, api, comfyui, diffusers, folder, python'),
     ("teacher:\n  kind: 3\n", "teacher.kind is 3; expected one of world, api, comfyui, diffusers, folder, python"),
     ("teacher:\n  kind: folder\n", "teacher.path is missing; expected path (Folder of clips"),
     ("teacher: 3\n", "teacher is 3; expected section of kind world or api or comfyui"),

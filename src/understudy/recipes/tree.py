@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from understudy.recipe.config import RunConfig
+from understudy.errors import ConfigError
+from understudy.recipes.config import RunConfig
 
 KIND: Final = "kind"
 """The key that says which kind of section stands somewhere."""
@@ -50,6 +51,36 @@ def canonical_key(name: str) -> str | None:
     """Return the dotted key that ``name`` (hyphens may stand for underscores) means, or None for no key."""
     keys, spots = descend(name.split("."))
     return ".".join(keys) if spots else None
+
+
+def field_named(name: str) -> str:
+    """Return the dotted key that a Python keyword means: ``train__steps``, or ``steps`` where that is clear.
+
+    A single word is a key of the recipe itself, or else of ``train``, or else of the one section that has it.
+
+    Raises:
+        ConfigError: there is no such key, or several sections have it.
+    """
+    if "__" in name or "." in name:
+        key = name.replace("__", ".")
+        if canonical_key(key) is None:
+            near = near_key(key)
+            raise ConfigError(
+                f"there is no field {key}; {f'did you mean {near}?' if near else 'see `understudy config`'}"
+            )
+        return key
+    known = dict.fromkeys(field.key for field in config_fields() if not field.key.startswith("compare."))
+    for key in (name, f"train.{name}"):
+        if key in known or (key == name and canonical_key(key) is not None):
+            return key
+    found = [key for key in known if key.rpartition(".")[2] == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        spelled = ", ".join(key.replace(".", "__") for key in found)
+        raise ConfigError(f"{name} may mean {' or '.join(found)}: write one of {spelled}")
+    near = near_key(name)
+    raise ConfigError(f"there is no field {name}; {f'did you mean {near}?' if near else 'see `understudy config`'}")
 
 
 def near_key(name: str, others: Sequence[str] = ()) -> str | None:

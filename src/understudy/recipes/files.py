@@ -17,8 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from understudy.errors import ConfigError
-from understudy.recipe.config import RunConfig
-from understudy.recipe.tree import KIND, ROOT, Keys, Spot, cut, descend, near_key, show, spot_of, spots_of, type_text
+from understudy.recipes.config import RunConfig
+from understudy.recipes.tree import KIND, ROOT, Keys, Spot, cut, descend, near_key, show, spot_of, spots_of, type_text
 from understudy.tables import read_text
 
 _BASE: Final = "base"
@@ -29,8 +29,8 @@ _MAX_NODES: Final = 100_000  # far beyond any recipe; stops aliases of aliases b
 Origins = dict[Keys, str]
 
 
-def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> RunConfig:
-    """Read recipe ``path``, put ``overrides`` (dotted key, value as YAML) on top, and check the whole.
+def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = ()) -> RunConfig:
+    """Read recipe ``path`` (None: all defaults), put ``overrides`` (dotted key, value as YAML) on top, and check the whole.
 
     Relative paths inside count from the working directory, only ``base`` counts from the recipe.
 
@@ -38,7 +38,7 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
         ConfigError: something is wrong; one line for each problem, at most five, with file, key, value and
             what is expected.
     """
-    data, origins = _read(Path(path), ())
+    data, origins = ({}, {}) if path is None else _read(Path(path), ())
     # Kinds first: a change of kind empties the section.
     for name, text in sorted(overrides, key=lambda item: not item[0].endswith(f".{KIND}")):
         keys, spots = descend(name.split("."))
@@ -53,7 +53,7 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
         # JSON with strict types: text is no number and true is not 1, while paths and tuples still work.
         return RunConfig.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        found = [_problem(item, origins, path) for item in error.errors(include_url=False)]
+        found = [_problem(item, origins, path or _COMMAND_LINE) for item in error.errors(include_url=False)]
     found = [" ".join(problem.splitlines()) for problem in found]  # a key may hold anything
     problems = list(dict.fromkeys(found))
     if (more := len(problems) - _MAX_PROBLEMS) > 0:

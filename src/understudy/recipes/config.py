@@ -1,12 +1,12 @@
 """One typed, frozen description of a run. Unknown keys are errors; the resolved description is saved beside the run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr, model_validator
 
-from understudy.recipe.kinds import DISCRIMINATORS, OBJECTIVES, REWARDS, TEACHERS
-from understudy.recipe.section import Section
+from understudy.recipes.kinds import DISCRIMINATORS, OBJECTIVES, REWARDS, TEACHERS
+from understudy.recipes.section import Section
 
 # Kinds are found in their rooms' folders; a type checker is told what they have in common.
 if TYPE_CHECKING:
@@ -145,6 +145,12 @@ class CollectionConfig(Section):
 class StudentConfig(Section):
     """The student to train."""
 
+    kind: Literal["named", "python"] = "named"
+    """named: what ``start`` says; python: what ``call`` makes."""
+    call: str | None = Field(None, pattern=r"^[^:\s]+:[^:\s]+$")
+    """With kind python, a class or function of yours as module:Name that returns a bundle (understudy.Bundle)."""
+    settings: dict[str, Any] = Field({})
+    """Keyword arguments for it."""
     start: str = "builtin:frame"
     """Bundle of student, codec and sampler: a folder, or builtin:frame (frame-wise), builtin:block (block-wise) or
     builtin:base (not distilled); or a public Wan checkpoint, file or folder, together with ``preset``."""
@@ -175,6 +181,25 @@ class StudentConfig(Section):
     """Of a public checkpoint's weights in memory; bfloat16 needs ``lora`` and ``train.bf16``: adapters stay float32."""
     recompute: float = Field(1.0, ge=0, le=1)
     """Share of a public checkpoint's layers that are made anew in the backward pass: less memory, more time."""
+
+    _given: Any = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _call_belongs_to_python(self) -> Self:
+        if (self.kind == "python") != (self.call is not None):
+            raise ValueError("kind python and call belong together: give both or neither")
+        return self
+
+    def holding(self, given: Any, call: str) -> Self:
+        """Return the section with a bundle that is there already, instead of what it names."""
+        section = self.model_copy(update={"kind": "python", "call": call})
+        section._given = given
+        return section
+
+    @property
+    def given(self) -> Any:
+        """The bundle that it holds, or None."""
+        return self._given
 
 
 class TrainConfig(Section):

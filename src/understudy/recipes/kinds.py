@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union
 
 from pydantic import BaseModel, Field
 
-from understudy.recipe.section import Section
+from understudy.recipes.section import Section
 
 
 @dataclass(frozen=True)
