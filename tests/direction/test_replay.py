@@ -25,7 +25,7 @@ from understudy.objectives.grpo.config import PolicyGradientConfig
 from understudy.objectives.sft.config import SFTConfig
 
 CURVES = Path(__file__).resolve().parents[1] / "data" / "replay"
-STEPS, QUICK = 36, 7  # the warm-up included
+STEPS, QUICK = 36, 5  # the warm-up included
 WARMUP = 2
 # Of a curve's largest value, by length: weights moved by 1e-14 move the figures by 4e-10 there and by 5e-4.
 TOLERANCE = {QUICK: 1e-6, STEPS: 1e-2}
@@ -35,7 +35,7 @@ PLAIN: dict[str, Any] = {
     "size": 8,
     "width": 8,
     "warmup": WARMUP,
-    "pool": 16,
+    "pool": 6,
     "redraws": 2,
     "lr": 5e-3,
     "held_out": 0.2,
