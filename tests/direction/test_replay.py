@@ -23,6 +23,7 @@ from understudy.objectives.experimental.tilt.config import TiltConfig
 from understudy.objectives.gan.config import GANConfig
 from understudy.objectives.grpo.config import PolicyGradientConfig
 from understudy.objectives.sft.config import SFTConfig
+from understudy.students.base import StudentModule
 
 CURVES = Path(__file__).resolve().parents[1] / "data" / "replay"
 STEPS, QUICK = 36, 5  # the warm-up included
@@ -67,11 +68,11 @@ KINDS: dict[str, tuple[ObjectiveSection, dict[str, Any], dict[str, Any]]] = {
 Curve = list[float | None]
 
 
-def replayed(lab: Callable[..., Any], kind: str, steps: int) -> dict[str, Curve]:
+def replayed(lab: Callable[..., Any], student: StudentModule, kind: str, steps: int) -> dict[str, Curve]:
     """Return every figure at every step, and one number for the weights of every module: their sum in random signs."""
     settings, judge, train = KINDS[kind]
     train = {"steps": STEPS - WARMUP, "warmup": 3, "lr": 1e-3, **train}
-    run = lab(settings, train, judge, seed=7, block_frames=2)
+    run = lab(settings, train, judge, seed=7, student=student)
     rows: list[dict[str, float]] = []
     for _ in range(steps):
         rows.append({name: float(value) for name, value in run.advance()[0].values.items()})
@@ -84,24 +85,23 @@ def replayed(lab: Callable[..., Any], kind: str, steps: int) -> dict[str, Curve]
     return {**{f"probe.{name}": [value] for name, value in run.probe.items()}, **curves}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(
     "steps", [pytest.param(QUICK, id="quick"), pytest.param(STEPS, id="whole", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_seeded_run_follows_its_curves(lab, kind, steps, request) -> None:
+def test_a_seeded_run_follows_its_curves(lab, real_student, kind, steps, request) -> None:
     path, how = CURVES / f"{kind}.json", request.config.getoption("--curves", "near")
     if how == "rewrite":
-        whole = replayed(lab, kind, STEPS)
+        whole = replayed(lab, real_student, kind, STEPS)
         path.write_text("{\n" + ",\n".join(f'"{k}": {json.dumps(v)}' for k, v in whole.items()) + "\n}\n")
-    found, expected = replayed(lab, kind, steps), json.loads(path.read_text())
+    found, expected = replayed(lab, real_student, kind, steps), json.loads(path.read_text())
     assert found.keys() <= expected.keys()
     for name, curve in expected.items():
         there = found.get(name, [None] * steps)
