@@ -130,7 +130,9 @@ def table(outcomes: Sequence[tuple[Mutation, bool]]) -> str:
         "| what goes wrong | file | caught |",
         "|---|---|---|",
     ]
-    lines += [f"| {m.name} | `{m.file.removeprefix('src/understudy/')}` | {'yes' if f else '**no**'} |" for m, f in outcomes]
+    lines += [
+        f"| {m.name} | `{m.file.removeprefix('src/understudy/')}` | {'yes' if f else '**no**'} |" for m, f in outcomes
+    ]
     return "\n".join(lines) + "\n"
 
 
