@@ -1,15 +1,21 @@
-"""Writing files so that a reader sees the old content or the new content, never half of either."""
+"""Files: written so that a reader sees the old content or the new content, and read as data only.
+
+Of files of tensors nothing is executed: they are read as tensors and plain values, or not at all.
+"""
 
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from understudy.errors import UnderstudyError
+from understudy.errors import CheckpointError, UnderstudyError
 
 TEMPORARY_PREFIX = ".tmp-"
 """Every half-written file starts with this; a leftover one belongs to a killed process."""
@@ -109,6 +115,62 @@ def new_path(path: str | Path) -> Iterator[Path]:
         _sync(target.parent)
     except OSError as error:
         raise UnderstudyError(f"cannot write {target}: {_reason(error)}") from None
+
+
+def load_tensors(path: str | Path) -> tuple[Any, dict[str, str]]:
+    """Return what a file of tensors holds, and the plain values of a safetensors file's header.
+
+    Tensors are mapped, not read: their values come from the disk when they are looked at.
+
+    Raises:
+        CheckpointError: it is missing, damaged, a GGUF file, or would have to execute code to be read.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise CheckpointError(f"{source} is missing: give a .pt or .safetensors file or a folder of them")
+    try:
+        with source.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be read: {_reason(error)}") from None
+    if start == b"GGUF":
+        raise CheckpointError(
+            f"{source} is a GGUF file, whose weights are quantised in blocks: give the .safetensors or .pt file in "
+            "bfloat16, float16 or float32 that it was made from"
+        )
+    if source.suffix != ".safetensors":
+        return load_plain(source), {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(source, framework="pt") as content:
+            return {key: content.get_tensor(key) for key in content.keys()}, dict(content.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{source} is damaged ({error}): fetch it again") from None
+
+
+def load_plain(path: Path) -> Any:
+    """Return what a ``.pt`` file holds: tensors and plain containers of them, never code.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or would have to execute code to be read.
+    """
+    import torch
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: give a .pt or .safetensors file or a folder of them")
+    try:
+        # Mapped, not read: a trainer's file also holds a critic and two copies of the generator.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged pickle can raise anything
+        text = " ".join(str(error).split())
+        if named := re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:class|type) (\S+)", text):
+            what = f" ({named[1] or named[2]})"
+            raise CheckpointError(
+                f"{path} holds more than tensors and plain values{what}, and reading that could execute code: refused; "
+                "save its state dict alone, best as .safetensors"
+            ) from None
+        raise CheckpointError(f"{path} is damaged or no torch file ({text[:160]}): fetch it again") from None
 
 
 def _reason(error: OSError) -> str:
