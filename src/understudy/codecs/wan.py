@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from understudy.codecs.base import CodecModule
+from understudy.codecs.wan_files import build_vae, find_vae, read_original
 from understudy.errors import CheckpointError, ClipError, ConfigError, MissingExtra
 
 Features = tuple[Tensor | str | None, ...]
@@ -161,10 +162,10 @@ class WanCodecStream:
 
 
 def load_wan_codec(path: str | Path, dtype: str = "float32", tile: int | None = None) -> WanCodec:
-    """Load the autoencoder of a diffusers folder: the ``vae`` folder itself or a pipeline that holds one.
+    """Load the Wan autoencoder: of diffusers, the ``vae`` folder or a pipeline's; or Wan's own file or folder.
 
     Args:
-        path: the folder; nothing is downloaded.
+        path: the folder or file; nothing is downloaded. See ``wan_files``.
         dtype: "float32" (what Wan is run with) or "bfloat16" of the weights and the arithmetic.
         tile: see ``WanCodec``.
 
@@ -176,14 +177,13 @@ def load_wan_codec(path: str | Path, dtype: str = "float32", tile: int | None = 
         from diffusers import AutoencoderKLWan
     except ImportError as error:
         raise MissingExtra("the Wan codec", "wan") from error
-    folder = Path(path)
-    if (folder / "vae" / "config.json").is_file():
-        folder = folder / "vae"
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{path} holds no Wan autoencoder: give a diffusers folder with vae/config.json in it")
+    files = find_vae(path)
+    if files.place.is_file():
+        vae = build_vae(files, read_original(files.place)).to(getattr(torch, dtype))
+        return WanCodec(vae, str(path), tile)
     try:
         vae, info = AutoencoderKLWan.from_pretrained(
-            folder,
+            files.place,
             torch_dtype=getattr(torch, dtype),
             local_files_only=True,
             use_safetensors=True,
@@ -191,10 +191,10 @@ def load_wan_codec(path: str | Path, dtype: str = "float32", tile: int | None = 
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{folder} cannot be loaded as a Wan autoencoder: {' '.join(str(error).split())}"
+            f"{files.place} cannot be loaded as a Wan autoencoder: {' '.join(str(error).split())}"
         ) from None
     if info["missing_keys"] or info["unexpected_keys"]:
-        raise CheckpointError.misfit(folder, info["missing_keys"], info["unexpected_keys"])
+        raise CheckpointError.misfit(files.place, info["missing_keys"], info["unexpected_keys"])
     return WanCodec(vae, str(path), tile)
 
 

@@ -114,13 +114,13 @@ def read_checkpoint(
         if not files:
             raise CheckpointError(f"{source} holds no weights: expected .safetensors files, or one .pt file")
         if len(files) == 1:
-            tensors, chosen, header = _read_file(files[0], weights)
+            tensors, chosen, header = _read_file(files[0], weights, headers)
         else:
-            tensors, chosen = _read_shards(source, files), ""
+            tensors, chosen = _read_shards(source, files, headers), ""
     else:
-        tensors, chosen, header = _read_file(source, weights)
+        tensors, chosen, header = _read_file(source, weights, headers)
     origin = f"{path} ({chosen})" if chosen else str(path)
-    tensors, notes = _wanted(tensors, origin, headers)
+    tensors, notes = _wanted(tensors, origin)
     layout = layout_of(tensors)
     if layout is None:
         first = next(iter(sorted(tensors)), "none")
@@ -135,7 +135,7 @@ def read_checkpoint(
     return Checkpoint(tensors, sizes, layout, chosen, said, _bidirectional(Path(path), config, header, chosen))
 
 
-def _wanted(tensors: Mapping[str, Tensor], origin: str, headers: bool) -> tuple[dict[str, Tensor], list[str]]:
+def _wanted(tensors: Mapping[str, Tensor], origin: str) -> tuple[dict[str, Tensor], list[str]]:
     """Return the transformer's tensors out of a file's, plain and without prefixes, and what there is to say about that."""
     notes = []
     if any(name.startswith(_INSIDE) for name in tensors):
@@ -143,10 +143,6 @@ def _wanted(tensors: Mapping[str, Tensor], origin: str, headers: bool) -> tuple[
         if len(inside) < len(tensors):
             notes.append(f"{len(inside)} of {len(tensors)} tensors, those of {_INSIDE[:-1]}")
         tensors = inside
-    if headers:
-        notes_alone = {name: tensor for name, tensor in tensors.items() if name.endswith(".comfy_quant")}
-        dequantised(notes_alone, origin)  # what a quantised file says of itself is in values
-        tensors = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
     clean, changed = dequantised(_clean(tensors, origin), origin)
     return clean, [*notes, *([changed] if changed else [])]
 
@@ -171,9 +167,9 @@ def _bidirectional(path: Path, config: Mapping[str, Any], header: Mapping[str, s
     return ""
 
 
-def _read_file(path: Path, weights: str | None) -> tuple[dict[str, Tensor], str, dict[str, str]]:
+def _read_file(path: Path, weights: str | None, headers: bool) -> tuple[dict[str, Tensor], str, dict[str, str]]:
     """Return the tensors of one file, the name of the weights chosen in it, and its header."""
-    content, header = load_tensors(path)
+    content, header = load_tensors(path, headers)
     if path.suffix != ".safetensors":
         return *_choose(content, weights, path), header
     if any(".lora_" in key for key in content):
@@ -289,7 +285,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return files or [path for path in named if not _OTHER_PARTS.search(path.name)][:2] or named[:2]
 
 
-def _read_shards(folder: Path, files: Sequence[Path]) -> dict[str, Tensor]:
+def _read_shards(folder: Path, files: Sequence[Path], headers: bool) -> dict[str, Tensor]:
     """Read a sharded model; the index, or the file names, say which shards there have to be."""
     if any(path.suffix != ".safetensors" for path in files):
         raise CheckpointError(f"{folder} holds several weight files ({files[0].name}, ...): give the one you mean")
@@ -297,7 +293,7 @@ def _read_shards(folder: Path, files: Sequence[Path]) -> dict[str, Tensor]:
     if len(indices) > 1:
         raise CheckpointError(f"{folder} holds {len(indices)} shard indices: two models in one folder")
     if indices:
-        return _read_indexed(folder, indices[0])
+        return _read_indexed(folder, indices[0], headers)
     tensors: dict[str, Tensor] = {}
     counts = {int(m[1]) for path in files if (m := re.search(r"-\d+-of-(\d+)\.safetensors$", path.name))}
     if counts != {len(files)}:
@@ -307,16 +303,16 @@ def _read_shards(folder: Path, files: Sequence[Path]) -> dict[str, Tensor]:
             "fetch the missing ones, or give the file you mean"
         )
     for path in files:
-        tensors |= _safetensors(path)
+        tensors |= _safetensors(path, headers)
     return tensors
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = load_tensors(path)[0]
+def _safetensors(path: Path, headers: bool) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = load_tensors(path, headers)[0]
     return tensors
 
 
-def _read_indexed(folder: Path, index: Path) -> dict[str, Tensor]:
+def _read_indexed(folder: Path, index: Path, headers: bool) -> dict[str, Tensor]:
     listed = _read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
         raise CheckpointError(f"{index} has no weight_map: fetch it again")
@@ -324,7 +320,7 @@ def _read_indexed(folder: Path, index: Path) -> dict[str, Tensor]:
     for name in sorted(set(listed.values())):
         if Path(name).name != name:
             raise CheckpointError(f"{index} names {name!r}, which is not a file beside it")
-        shard = _safetensors(folder / name)
+        shard = _safetensors(folder / name, headers)
         wrong = sorted(shard.keys() ^ {key for key, file in listed.items() if file == name})
         if wrong:
             raise CheckpointError(
