@@ -20,6 +20,7 @@ from torch import Tensor
 
 from understudy.errors import CheckpointError, ConfigError, MissingExtra
 from understudy.files import ensure_folder, sha256_hex, write_bytes_atomic
+from understudy.students.umt5_files import UMT5Files, build_umt5, find_umt5, read_encoder
 
 _SAMPLE = 1 << 20
 
@@ -36,7 +37,8 @@ class UMT5Text:
     """Turns prompts into embeddings [B, L, D]; a prompt's embedding depends on no other prompt of its batch.
 
     Args:
-        path: diffusers pipeline folder with ``text_encoder`` and ``tokenizer``; nothing is downloaded.
+        path: diffusers pipeline folder with ``text_encoder`` and ``tokenizer``, or Wan's own folder or encoder file, see
+            ``umt5_files``; nothing is downloaded.
         cache: folder of the embeddings, one safetensors file a prompt, named by a hash of the model's identity, its
             arithmetic, the normalised prompt and ``length``.
         length: L, tokens a prompt is cut or filled up to; 512 for Wan.
@@ -59,10 +61,8 @@ class UMT5Text:
         if length < 1:
             raise ConfigError(f"text.length must be at least 1 token, got {length}")
         self.dtype: torch.dtype = getattr(torch, dtype)
-        for part in ("text_encoder", "tokenizer"):
-            if not (self.path / part).is_dir():
-                raise CheckpointError(f"{path} holds no {part!r} folder: give a diffusers pipeline of the Wan family")
-        self._identity = f"{_fingerprint(self.path)}\n{dtype}"
+        self._files = find_umt5(path)
+        self._identity = f"{_fingerprint(self._files)}\n{dtype}"
         self._model: tuple[Any, Any] | None = None
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
@@ -124,32 +124,36 @@ class UMT5Text:
             except ImportError as error:
                 raise MissingExtra("encoding prompts with UMT5", "wan") from error
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.path / "tokenizer", local_files_only=True)
-                loaded: Any = UMT5EncoderModel.from_pretrained(
-                    self.path / "text_encoder",
-                    dtype=self.dtype,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    output_loading_info=True,
-                )
+                tokenizer = AutoTokenizer.from_pretrained(self._files.tokenizer, local_files_only=True)
+                if self._files.encoder.is_file():
+                    encoder = build_umt5(read_encoder(self._files.encoder), self._files.encoder).to(self.dtype)
+                    loaded: Any = encoder, {"missing_keys": ()}
+                else:
+                    loaded = UMT5EncoderModel.from_pretrained(
+                        self._files.encoder,
+                        dtype=self.dtype,
+                        local_files_only=True,
+                        use_safetensors=True,
+                        output_loading_info=True,
+                    )
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 reason = " ".join(str(error).split())
                 raise CheckpointError(f"{self.path} cannot be loaded as a UMT5 encoder: {reason}") from None
             encoder, info = loaded
             if info["missing_keys"]:
-                raise CheckpointError.misfit(self.path / "text_encoder", info["missing_keys"], ())
+                raise CheckpointError.misfit(self._files.encoder, info["missing_keys"], ())
             self._model = tokenizer, encoder.to(self.device).eval().requires_grad_(False)
         return self._model
 
 
-def _fingerprint(path: Path) -> str:
+def _fingerprint(files: UMT5Files) -> str:
     """Return a hash that tells models apart without reading all their weights.
 
     It covers small files whole, and of large ones the size, the first and the last megabyte.
     """
     digest = hashlib.sha256()
-    for part in ("text_encoder", "tokenizer"):
-        for file in sorted(item for item in (path / part).iterdir() if item.is_file()):
+    for part, items in files.parts().items():
+        for file in items:
             size = file.stat().st_size
             digest.update(f"{part}/{file.name} {size}\n".encode())
             with file.open("rb") as stream:
