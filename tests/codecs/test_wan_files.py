@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from understudy.codecs.wan import WanCodec, load_wan_codec
-from understudy.codecs.wan_files import _WAN22, check_vae, diffusers_name, find_vae
+from understudy.codecs.wan import WanCodec, check_vae, load_wan_codec
+from understudy.codecs.wan_files import _WAN22, diffusers_name, find_vae
 from understudy.errors import CheckpointError
 from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
 

@@ -8,8 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from understudy.errors import CheckpointError
-from understudy.students.umt5 import UMT5Text, normalise
-from understudy.students.umt5_files import check_umt5
+from understudy.students.umt5 import UMT5Text, check_umt5, normalise
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

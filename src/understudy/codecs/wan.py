@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from understudy.codecs.base import CodecModule
-from understudy.codecs.wan_files import build_vae, find_vae, read_original
+from understudy.codecs.wan_files import VaeFiles, find_vae, read_original
 from understudy.errors import CheckpointError, ClipError, ConfigError, MissingExtra
+from understudy.files import load_tensors
 
 Features = tuple[Tensor | str | None, ...]
 """Features [B, C, 1 or 2, h, w] of the past that each causal convolution sees; None before the first latent frame."""
@@ -196,6 +197,57 @@ def load_wan_codec(path: str | Path, dtype: str = "float32", tile: int | None = 
     if info["missing_keys"] or info["unexpected_keys"]:
         raise CheckpointError.misfit(files.place, info["missing_keys"], info["unexpected_keys"])
     return WanCodec(vae, str(path), tile)
+
+
+def build_vae(files: VaeFiles, tensors: Mapping[str, Tensor]) -> Any:
+    """Return diffusers' autoencoder with ``tensors``, by their names there, as weights [C_out, C_in, t, h, w].
+
+    Raises:
+        MissingExtra: diffusers is not installed.
+        CheckpointError: they do not fit, the first wrong one named.
+    """
+    try:
+        from diffusers import AutoencoderKLWan
+    except ImportError as error:
+        raise MissingExtra("the Wan codec", "wan") from error
+    try:
+        with torch.device("meta"):
+            vae: Any = AutoencoderKLWan(**files.config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{files.place}: no such autoencoder can be made ({' '.join(str(error).split())})"
+        ) from None
+    expected = vae.state_dict()
+    if expected.keys() != tensors.keys():
+        raise CheckpointError.misfit(files.place, expected.keys() - tensors.keys(), tensors.keys() - expected.keys())
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{files.place} does not fit this model: {name!r} has shape {list(tensor.shape)}, expected "
+                f"{list(expected[name].shape)}"
+            )
+        if tensor.device.type != "meta" and not bool(torch.isfinite(tensor.float()).all()):
+            raise CheckpointError(f"{files.place} holds values that are not finite in {name!r}: fetch it again")
+    vae.load_state_dict(dict(tensors), assign=True)
+    return vae
+
+
+def check_vae(path: str | Path) -> VaeFiles:
+    """Return what ``find_vae`` does, after holding names and shapes [C_out, C_in, t, h, w] to diffusers' own; headers only.
+
+    Raises:
+        MissingExtra, CheckpointError: see ``find_vae`` and ``build_vae``.
+    """
+    files = find_vae(path)
+    if files.place.is_file():
+        tensors = read_original(files.place, headers=True)
+    else:
+        shards = sorted(files.place.glob("*.safetensors"))
+        if not shards:
+            raise CheckpointError(f"{files.place} holds no .safetensors file: fetch the autoencoder's weights")
+        tensors = {name: value for shard in shards for name, value in load_tensors(shard, headers=True)[0].items()}
+    build_vae(files, tensors)
+    return files
 
 
 def _unpatch(video: Tensor, patch: int) -> Tensor:

@@ -134,7 +134,7 @@ def read_adapter(path: str | Path, layers: int, image: bool = False) -> Adapter:
     """
     source = Path(path)
     content, told = _read(source)
-    _refuse_settings(told, source)
+    check_settings(told, source)
     known = _names(layers, image)
     found: dict[str, LayerChange] = {}
     for key, tensor in content.items():
@@ -192,8 +192,8 @@ def _read(source: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     return content, told
 
 
-def _refuse_settings(told: Mapping[str, Any], source: Path) -> None:
-    """Raise CheckpointError, with its name, for the first setting that would change what the factors mean."""
+def check_settings(told: Mapping[str, Any], source: Path) -> None:
+    """Raise CheckpointError, with its name, for the first of PEFT's settings that would change what the factors mean."""
     if str(told.get("peft_type", "LORA")).upper() != "LORA":
         raise CheckpointError(f"{source} is an adapter of type {told['peft_type']}, {_ADVICE}")
     if (bias := told.get("bias", "none")) != "none":
