@@ -58,6 +58,11 @@ class WanCodec(CodecModule):
         self.register_buffer("std", torch.tensor(vae.config.latents_std).reshape(shape), persistent=False)
 
     @property
+    def channels(self) -> int:
+        """C of its latents."""
+        return int(self.vae.config.z_dim)
+
+    @property
     def frames_per_latent(self) -> int:
         """Pixel frames that every latent frame after the first stands for."""
         return int(self.vae.config.scale_factor_temporal)

@@ -12,11 +12,13 @@ from understudy.recipe.config import RunConfig
 from understudy.recipe.files import load_recipe
 from understudy.run.arm import save_arm, train_arm
 from understudy.run.clips import training_clips
-from understudy.run.folder import arm_folder, claim, config_hash, main_arm, summarise
+from understudy.run.folder import arm_folder, check_claim, claim, config_hash, main_arm, summarise
 from understudy.run.log import RunLog, verdicts
 from understudy.run.measure import evaluator
+from understudy.run.preflight import refuse
 from understudy.run.process import prepare_process
-from understudy.run.start import load_start
+from understudy.run.prompts import held_out_prompts, training_prompts
+from understudy.run.start import check_settings, load_start
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.training.data import TeacherClips, teacher_clips
@@ -29,12 +31,19 @@ def run(config: RunConfig) -> Path:
     Raises:
         Interrupted: SIGTERM or Ctrl-C; what is done is kept and the same command goes on.
         ConfigError: the folder holds a run of another configuration.
+        CheckpointError: a file that the recipe names is missing or does not fit; all of them are named.
     """
     prepare_process(config.threads)
-    out = ensure_folder(config.out)
+    check_claim(config)
+    check_settings(config)
+    notes = refuse(config)
+    training_prompts(config), held_out_prompts(config)
+    bundle = load_start(config)
+    out = ensure_folder(config.out)  # a start that was refused has claimed no folder
     claim(config)
     log = RunLog(out)
-    bundle = load_start(config)
+    for note in notes:
+        log.note(str(note))
     with log.timed("collecting teacher clips", "collect"):
         pairs = training_clips(config, bundle.form)
         measuring = evaluator(config, bundle)

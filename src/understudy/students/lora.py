@@ -54,8 +54,9 @@ def adapted(base: StudentModule, lora: LoraConfig, seed: int) -> StudentModule:
     """
     try:
         import peft
-    except ImportError:
-        raise ConfigError("student.lora needs the package peft: pip install 'understudy[wan]'") from None
+    except ImportError as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"student.lora needs the package peft ({why}): pip install 'understudy[wan]'") from None
     student = on_base(base)
     targets = lora_targets(student, lora.targets)
     settings = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0)
