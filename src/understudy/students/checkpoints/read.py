@@ -18,6 +18,7 @@ from torch import Tensor
 from understudy.errors import CheckpointError
 from understudy.files import load_plain, load_tensors
 from understudy.students.bundle import BUILTIN, bundle_folder, check_tensors
+from understudy.students.checkpoints.card import is_ours
 from understudy.students.checkpoints.layout import Layout, WanSizes, layout_of, renamed, shapes, sizes_of
 from understudy.students.checkpoints.quantised import dequantised
 
@@ -29,9 +30,6 @@ __all__ = [
     "read_checkpoint",
     "strip_prefixes",
 ]
-
-CARD: Final = "UNDERSTUDY.md"
-"""The card that an exported student carries beside its weights."""
 
 WEIGHTS: Final = ("generator_ema", "generator", "model", "state_dict")
 """Where trainers put the student's weights, the first one there is taken; a ``critic`` beside them is never read."""
@@ -156,7 +154,7 @@ def _bidirectional(path: Path, config: Mapping[str, Any], header: Mapping[str, s
     """Return what shows that a checkpoint is one of the public bidirectional models, as far as anything does."""
     if chosen.startswith("generator") or "causal" in str(config.get("_class_name", "")).lower():
         return ""
-    if "causal_ar" in header.get("config", "") or (path / CARD).is_file():
+    if "causal_ar" in header.get("config", "") or (path.is_dir() and is_ours(_transformer_folder(path))):
         return ""
     if (path / "model_index.json").is_file():
         return f"{path} is a diffusers pipeline folder"
