@@ -31,6 +31,7 @@ from understudy.recipes.files import load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.folder import config_hash, main_arm
 from understudy.run.log import RunLog
+from understudy.run.preflight import look
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import cut_notes, intake_notes
 from understudy.run.start import load_start
@@ -218,7 +219,13 @@ def _recipe(path: Path) -> Findings:
     yield from _guarded("teacher", _teacher(config, teacher))
     yield from _guarded("prompts", _prompts(config, teacher[0] if teacher else None))
     bundle: list[Bundle] = []
-    yield from _guarded("start student", _start(config, bundle))
+    looks = look(config)
+    for item in looks:
+        if item.key.startswith(("teacher.", "prompts.")):
+            continue  # looked at above
+        yield Finding(item.ok, item.key, item.said)
+    if all(item.ok is not False for item in looks):
+        yield from _guarded("start student", _start(config, bundle))
     form = bundle[0].form if bundle else None
     yield from _guarded("clip store", _recipe_store(config, form))
     if bundle:

@@ -96,11 +96,11 @@ class LoraConfig(Section):
 
 
 class WanCodecConfig(Section):
-    """The Wan video autoencoder of a diffusers folder (needs the wan extra)."""
+    """The Wan video autoencoder (needs the wan extra)."""
 
     kind: Literal["wan"] = "wan"
     path: Path
-    """Folder with vae/config.json, or that folder itself."""
+    """Wan2.1_VAE.pth or the folder that holds it, or a diffusers folder with vae/config.json."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of its weights and arithmetic."""
     tile: int | None = Field(None, ge=32)
@@ -112,7 +112,7 @@ class UMT5Config(Section):
 
     kind: Literal["umt5"] = "umt5"
     path: Path
-    """Diffusers pipeline folder with text_encoder and tokenizer."""
+    """Wan's own folder (models_t5_umt5-xxl-enc-bf16.pth, google/umt5-xxl), or a diffusers one (text_encoder, tokenizer)."""
     cache: Path = Path("runs/text")
     """Folder of the embeddings; runs share it."""
     length: int = Field(512, ge=1)
@@ -174,9 +174,12 @@ class StudentConfig(Section):
     text: UMT5Config | None = None
     """Where its text encoder is; null: the one that the bundle holds or names."""
     adapter: str | None = None
-    """LoRA file merged into a public checkpoint: LongLive's lora.pt, or a PEFT folder."""
+    """LoRA merged into a public checkpoint: LongLive's lora.pt, a PEFT folder, or a file in kohya's, ComfyUI's or
+    diffusers' names."""
     adapter_alpha: float | None = Field(None, gt=0)
-    """Its alpha; null: what a PEFT folder says, otherwise its rank (as LongLive's)."""
+    """Its alpha; null: what the file or its folder says, otherwise its rank (as LongLive's)."""
+    weights: str | None = None
+    """Which weights of a public .pt file: generator, generator_ema, or the key they are under; null: the averaged ones."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of a public checkpoint's weights in memory; bfloat16 needs ``lora`` and ``train.bf16``: adapters stay float32."""
     recompute: float = Field(1.0, ge=0, le=1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Annotated, Any, Union
 
 from pydantic import BaseModel, Field
@@ -50,9 +51,12 @@ class Kinds:
 
     def build(self, section: BaseModel, *given: Any) -> Any:
         """Return what ``section`` describes, made of what is ``given``."""
-        folder = type(section).__module__.rpartition(".")[0]
-        build: Callable[..., Any] = import_module(f"{folder}.{self.module}").build
+        build: Callable[..., Any] = self.maker(section).build
         return build(section, *given)
+
+    def maker(self, section: BaseModel) -> ModuleType:
+        """Return the module that makes what ``section`` describes."""
+        return import_module(f"{type(section).__module__.rpartition('.')[0]}.{self.module}")
 
     def _found(self) -> Iterator[type[Section]]:
         for package in self.packages:

@@ -5,14 +5,15 @@ from contextlib import suppress
 
 from understudy import flow
 from understudy.codecs.base import latent_frames
-from understudy.errors import UnderstudyError
+from understudy.errors import CheckpointError, UnderstudyError
 from understudy.recipes.config import RunConfig
 from understudy.run.clips import build_teacher
 from understudy.run.cost import cost_lines
 from understudy.run.folder import main_arm
+from understudy.run.preflight import look, refuse
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import intake_notes, notes
-from understudy.run.start import load_start
+from understudy.run.start import check_settings, load_start
 from understudy.tracking.build import check
 
 
@@ -21,6 +22,7 @@ def describe(config: RunConfig) -> list[str]:
     check(config.track)
     if config.student.preset is not None:
         return _describe_public(config)
+    refuse(config)
     bundle = load_start(config)
     spec = bundle.student.spec
     training, held_out = training_prompts(config), held_out_prompts(config)
@@ -45,8 +47,18 @@ def describe(config: RunConfig) -> list[str]:
 
 
 def _describe_public(config: RunConfig) -> list[str]:
-    """Return what a run from a public checkpoint would cost, and what is still missing for it."""
+    """Return what a run from a public checkpoint would cost, and what is still missing for it.
+
+    Raises:
+        CheckpointError: something that is there does not fit.
+    """
+    check_settings(config)
+    found = look(config)
+    if wrong := [str(item) for item in found if item.ok is False and not item.missing]:
+        raise CheckpointError("\n".join(wrong))
     lines = cost_lines(config)
+    parts = [item for item in found if item.ok is not True and not item.key.startswith(("teacher.", "prompts."))]
+    lines += [f"{'not ready' if item.ok is False else 'note'}: {item}" for item in parts]
     asked: dict[str, Callable[[], object]] = {
         "teacher": lambda: build_teacher(config).name,
         "training prompts": lambda: len(training_prompts(config)),

@@ -36,12 +36,17 @@ def config_hash(config: RunConfig) -> str:
 
 def claim(config: RunConfig) -> None:
     """Write the resolved config into the run folder, or check that the one there is the same run."""
+    check_claim(config)
+    write_text_atomic(config.out / "config.yaml", dump(config))
+
+
+def check_claim(config: RunConfig) -> None:
+    """Raise ConfigError when the run folder holds another run."""
     path = config.out / "config.yaml"
     if path.is_file() and config_hash(load_recipe(path, ())) != config_hash(config):
         raise ConfigError(
             f"{config.out} holds a run of another configuration: give another --out, or remove the folder"
         )
-    write_text_atomic(path, dump(config))
 
 
 def summarise(config: RunConfig, log: RunLog) -> None:

@@ -14,12 +14,14 @@ from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.run.arm import save_arm, train_arm
 from understudy.run.clips import training_clips
-from understudy.run.folder import arm_folder, claim, config_hash, main_arm, summarise
+from understudy.run.folder import arm_folder, check_claim, claim, config_hash, main_arm, summarise
 from understudy.run.log import RunLog, verdicts
 from understudy.run.measure import evaluator
+from understudy.run.preflight import refuse
 from understudy.run.process import prepare_process
+from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import notes
-from understudy.run.start import load_start
+from understudy.run.start import check_settings, load_start
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.tracking.base import Tracker
@@ -34,23 +36,29 @@ def run(config: RunConfig, watchers: Mapping[str, Tracker] | None = None) -> Pat
     Raises:
         Interrupted: SIGTERM or Ctrl-C; what is done is kept and the same command goes on.
         ConfigError: the folder holds a run of another configuration.
+        CheckpointError: a file that the recipe names is missing or does not fit; all of them are named.
     """
     prepare_process(config.threads)
-    out = ensure_folder(config.out)
+    check_claim(config)
+    check_settings(config)
+    found = refuse(config)
+    training_prompts(config), held_out_prompts(config)
+    bundle = load_start(config)
+    out = ensure_folder(config.out)  # a start that was refused has claimed no folder
     claim(config)
     log = RunLog(out)
     values = config.model_dump(mode="json")
     with closing(open_tracking(config.track, out, config.name, values, log.say)) as log.tracking:
         for name, watcher in (watchers or {}).items():
             log.tracking.add(name, watcher)
-        return _stages(config, log)
+        for line in (*map(str, found), *notes(config, bundle)):
+            log.note(line)
+        return _stages(config, bundle, log)
 
 
-def _stages(config: RunConfig, log: RunLog) -> Path:
+def _stages(config: RunConfig, bundle: Bundle, log: RunLog) -> Path:
     """Do what is left of a run, stage by stage; return its folder."""
-    out, bundle = config.out, load_start(config)
-    for line in notes(config, bundle):
-        log.note(line)
+    out = config.out
     with log.timed("collecting teacher clips", "collect"):
         pairs = training_clips(config, bundle.form)
         measuring = evaluator(config, bundle)

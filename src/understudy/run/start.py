@@ -16,11 +16,7 @@ from understudy.students.umt5 import UMT5Text
 def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
     codec, text = config.student.codec, config.student.text
-    if config.student.dtype != "float32" and not (config.student.lora and config.train.bf16):
-        raise ConfigError(
-            f"student.dtype {config.student.dtype} is for frozen weights under autocast: set student.lora and train.bf16, "
-            "or leave it float32"
-        )
+    check_settings(config)
     if config.student.kind == "python":
         return _settled(config, _own(config.student))
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
@@ -53,8 +49,24 @@ def _settled(config: RunConfig, bundle: Bundle) -> Bundle:
     if config.student.window is not None or config.student.sink is not None:
         bundle = bundle.with_window(config.student.window, config.student.sink)
     levels = bundle.levels if config.student.levels is None else config.student.levels
+    _check_levels(levels)
+    bundle.to(config.device)
+    return replace(bundle, levels=levels)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError where the recipe's settings of the student do not go together; no file is looked at."""
+    own = config.student
+    if own.dtype != "float32" and not (own.lora and config.train.bf16):
+        raise ConfigError(
+            f"student.dtype {own.dtype} is for frozen weights under autocast: set student.lora and train.bf16, "
+            "or leave it float32"
+        )
+    if own.levels is not None:
+        _check_levels(own.levels)
+
+
+def _check_levels(levels: flow.Levels) -> None:
     for own in flow.level_lists(levels):
         if not own or own[0] != 1 or any(a <= b for a, b in zip(own, (*own[1:], 0.0), strict=True)):
             raise ConfigError(f"student.levels {list(own)} must fall from 1 and stay above 0")
-    bundle.to(config.device)
-    return replace(bundle, levels=levels)
