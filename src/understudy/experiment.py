@@ -128,6 +128,7 @@ def collect(
     held_out: bool = False,
     retry_unsure: bool = False,
     first: Sequence[str] = (),
+    keep_refusals: bool = False,
 ) -> CollectReport:
     """Collect the training clips, or those for evaluation, that are still missing; see `understudy.collection`.
 
@@ -147,7 +148,7 @@ def collect(
         ClipStore(held_out_store(config) if held_out else config.clips.store, create=True),
         clip_params(config.teacher),
         on_progress,
-        policy(config, retry_unsure),
+        policy(config, retry_unsure, keep_refusals),
         config.collection.permission,
         approve,
     )
@@ -158,7 +159,7 @@ def held_out_store(config: RunConfig) -> Path:
     return config.clips.store.parent / f"{config.clips.store.name}-held-out"
 
 
-def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
+def policy(config: RunConfig, retry_unsure: bool = False, keep_refusals: bool = False) -> Policy:
     """Return how the recipe wants its teacher to be asked."""
     settings = config.collection
     return Policy(
@@ -169,6 +170,7 @@ def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
         timeout=settings.timeout,
         budget=Budget(settings.budget, settings.budget_clips),
         retry_unsure=retry_unsure,
+        keep_refusals=keep_refusals,
     )
 
 

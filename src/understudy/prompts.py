@@ -1,18 +1,56 @@
-"""Prompts: one spelling per prompt, a short identity, and the files they are read from."""
+"""Prompts: one spelling per prompt, a short identity, the files they are read from; text from outside is cleaned."""
 
 import csv
 import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from understudy.errors import ConfigError
 from understudy.files import sha256_hex
 
+_DEEPEST = 100
+
+
+def clean(text: str) -> str:
+    """Return ``text`` with halves of surrogate pairs, which no file can hold, replaced; whole pairs are joined."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the JSON value in ``text`` with every string cleaned (see `clean`).
+
+    Raises:
+        ValueError: it is no JSON, or is nested more than a hundred deep.
+    """
+    try:
+        return _cleaned(json.loads(text), 0)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _cleaned(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item, depth + 1) for item in value]
+    return value
+
 
 def normalise(text: str) -> str:
-    """Return ``text`` stripped, with every run of white space as one space."""
-    return " ".join(text.split())
+    """Return ``text`` cleaned and stripped, with every run of white space as one space."""
+    return " ".join(clean(text).split())
 
 
 def prompt_id(text: str) -> str:
@@ -68,7 +106,7 @@ def jsonl_rows(text: str, source: Path, columns: tuple[str, ...]) -> list[tuple[
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = read_json(line)
         except ValueError as error:
             raise ConfigError(f"{source} line {number} is not JSON ({error})") from None
         rows.append(_cells(row if isinstance(row, dict) else {}, columns, f"{source} line {number}"))
