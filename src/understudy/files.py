@@ -226,3 +226,41 @@ def _sync(path: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+_DEEPEST = 100
+
+
+def clean(text: str) -> str:
+    """Return ``text`` with halves of surrogate pairs, which no file can hold, replaced; whole pairs are joined."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the JSON value in ``text`` with every string cleaned (see `clean`).
+
+    Raises:
+        ValueError: it is no JSON, or is nested more than a hundred deep.
+    """
+    try:
+        return _cleaned(json.loads(text), 0)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _cleaned(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item, depth + 1) for item in value]
+    return value

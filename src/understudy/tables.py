@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from understudy.errors import ConfigError
+from understudy.files import read_json
 
 
 def read_text(path: Path, what: str) -> str:
@@ -136,7 +136,7 @@ def _json_list(text: str, source: Path) -> Iterator[tuple[str, Row]]:
 
 def _parsed(text: str, where: str) -> object:
     try:
-        return json.loads(text)
+        return read_json(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is not JSON ({error})") from None
 
