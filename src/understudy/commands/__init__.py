@@ -7,6 +7,7 @@ from understudy.commands.bench import Bench
 from understudy.commands.export import Export
 from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
+from understudy.commands.recipes import Recipes
 from understudy.commands.runs import Collect, Evaluate, Report, Train
 from understudy.commands.serve import Serve
 from understudy.commands.store import StoreExport, StoreImport, StoreList, StorePack, StoreShow, StoreVerify
@@ -21,6 +22,7 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "report": Report,
     "bench": Bench,
     "export": Export,
+    "recipes": Recipes,
     "doctor": Doctor,
     "config": Config,
     "store list": StoreList,
