@@ -6,6 +6,7 @@ from understudy.commands.base import Verb
 from understudy.commands.bench import Bench
 from understudy.commands.export import Export
 from understudy.commands.generate import Generate
+from understudy.commands.init import Init
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.recipes import Recipes
 from understudy.commands.runs import Collect, Evaluate, Report, Train
@@ -23,6 +24,7 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "bench": Bench,
     "export": Export,
     "recipes": Recipes,
+    "init": Init,
     "doctor": Doctor,
     "config": Config,
     "store list": StoreList,
