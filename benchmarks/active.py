@@ -105,7 +105,7 @@ def main() -> None:
         "train.steps": options.updates,
         "prompts.per_scene": 2,
     }
-    config = load_recipe("recipes/quickstart.yaml", [(key, str(value)) for key, value in overrides.items()])
+    config = load_recipe("quickstart", [(key, str(value)) for key, value in overrides.items()])
     bundle = load_start(config)
     rng = np.random.default_rng(seed)
     prompts = [training_prompts(config)[i] for i in rng.permutation(len(training_prompts(config)))]

@@ -5,8 +5,6 @@
 Eight times 16 of the quickstart's prompts, with other noise each time.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -22,7 +20,7 @@ PROMPTS, TIMES = 16, 8
 def main() -> None:
     """Print the shares of each student."""
     torch.set_num_threads(1)
-    known = sorted(set(training_prompts(load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart.yaml"))))
+    known = sorted(set(training_prompts(load_recipe("quickstart"))))
     for name in ("builtin:frame", "builtin:block", "builtin:base"):
         bundle, shares = load_bundle(name), []
         for seed in range(TIMES):

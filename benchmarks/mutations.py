@@ -25,7 +25,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_suffix(".yaml")
 RESULTS = ROOT / "benchmarks" / "results" / "mutations.md"
-COPIED = ("src", "tests", "recipes", "benchmarks", "pyproject.toml", "README.md")
+COPIED = ("src", "tests", "benchmarks", "pyproject.toml", "README.md")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info", "results")
 FAILED = 1  # pytest's exit status when tests ran and some failed; others mean that they could not run
 

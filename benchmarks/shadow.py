@@ -76,7 +76,7 @@ def main() -> None:
 
 def _warmed_up(changes: dict[str, Any], seed: int) -> tuple[AFD, TrainState]:
     fields = [("seed", str(seed)), *((key, json.dumps(value)) for key, value in changes.items())]
-    config = load_recipe(Path("recipes/quickstart.yaml"), fields)
+    config = load_recipe("quickstart", fields)
     bundle = load_start(config)
     collect(config)
     data = teacher_clips(training_clips(config, bundle.form), bundle.form, bundle.codec)

@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def afd(student: WanStudent, levels: Any, frames: int, options: argparse.Namespace) -> AFD:
-    """Return the objective of recipes/selfforcing_1.3b.yaml with a small discriminator on stand-in pixels."""
+    """Return the objective of the recipe selfforcing_1.3b with a small discriminator on stand-in pixels."""
     settings = AFDConfig(
         group=options.clips,
         beta=0.1,

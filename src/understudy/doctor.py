@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +29,7 @@ from understudy.objectives.gauges import ADVICE, name_regime
 from understudy.objectives.reference import departures, load_reference
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
+from understudy.recipes.shipped import locate
 from understudy.run.clips import build_teacher
 from understudy.run.folder import config_hash, main_arm
 from understudy.run.log import RunLog
@@ -85,6 +87,9 @@ def diagnose(target: str | None) -> list[Finding]:
     if target.startswith(BUILTIN):
         return _guarded(target, _student(target))
     path = Path(target)
+    if not path.exists() or (path / "recipe.yaml").is_file():
+        with suppress(UnderstudyError):
+            path = locate(path)
     if not path.exists():
         return [Finding(False, target, "does not exist; give a recipe, clip store, bundle, checkpoint or run folder")]
     if path.is_file():

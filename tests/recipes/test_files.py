@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from understudy.errors import ConfigError
 from understudy.objectives.sft.config import SFTConfig
+from understudy.recipes import shipped
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import dump, load_recipe
 from understudy.recipes.tree import canonical_key, config_fields, near_key
@@ -150,7 +151,7 @@ def test_anchors_and_merge_keys_work(tmp_path: Path) -> None:
 
 RECIPES = [
     path
-    for path in sorted((ROOT / "recipes").glob("**/*.yaml"))
+    for path in sorted(shipped.FOLDER.glob("**/*.yaml"))
     if "\nkind: " not in path.read_text(encoding="utf-8")  # such a file describes something else than a run
 ]
 
@@ -333,7 +334,9 @@ def test_too_many_aliases_are_stopped(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_one_line(tmp_path: Path) -> None:
-    assert problems(tmp_path / "none.yaml") == [f"recipe {tmp_path / 'none.yaml'} does not exist"]
+    assert problems(tmp_path / "none.yaml") == [
+        f"recipe {tmp_path / 'none.yaml'} does not exist; `understudy recipes` lists those that ship"
+    ]
     assert "is a directory" in problems(tmp_path)[0]
     (tmp_path / "b.yaml").write_bytes(b"name: \xff\n")
     assert "not UTF-8" in problems(tmp_path / "b.yaml")[0]

@@ -140,7 +140,7 @@ def test_held_out_scenes_are_never_trained_on() -> None:
     assert not set(training) & set(held_out)
     scene = grammar.parse
     assert not {scene(text) for text in training} & {scene(text) for text in held_out}
-    other = load_recipe("recipes/bench/base.yaml", ())  # evidence: not what settings were chosen on
+    other = load_recipe("bench/base", ())  # evidence: not what settings were chosen on
     assert len({scene(text) for text in held_out} & {scene(text) for text in held_out_prompts(other)}) < 3
 
 

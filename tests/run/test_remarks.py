@@ -56,7 +56,7 @@ def test_an_encoder_says_what_it_cuts() -> None:
 
 
 def test_the_quickstart_has_nothing_to_say() -> None:
-    config = load_recipe(Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml")
+    config = load_recipe("quickstart")
     prompts = training_prompts(config), held_out_prompts(config)
     assert intake_notes(config) == cut_notes(load_start(config).student.text_encoder, *prompts) == []
 

@@ -6,7 +6,9 @@ from understudy.commands.base import Verb
 from understudy.commands.bench import Bench
 from understudy.commands.export import Export
 from understudy.commands.generate import Generate
+from understudy.commands.init import Init
 from understudy.commands.inspect import Config, Doctor
+from understudy.commands.recipes import Recipes
 from understudy.commands.runs import Collect, Evaluate, Report, Train
 from understudy.commands.serve import Serve
 from understudy.commands.store import (
@@ -29,6 +31,8 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "report": Report,
     "bench": Bench,
     "export": Export,
+    "recipes": Recipes,
+    "init": Init,
     "doctor": Doctor,
     "config": Config,
     "store list": StoreList,

@@ -36,7 +36,7 @@ class RecipeVerb(Verb):
     """A verb that takes a recipe, and every field of it as an option."""
 
     recipe: Annotated[Positional[Path], arg(metavar="RECIPE")]
-    """The recipe, a YAML file."""
+    """The recipe: a YAML file, a folder that holds a recipe.yaml, or the name of one that ships (`understudy recipes`)."""
     print_config: bool = False
     """Print the whole configuration as YAML, defaults and overrides included, and stop."""
     dry_run: bool = False

@@ -17,7 +17,7 @@ class Doctor(Verb):
 
     examples: ClassVar[tuple[str, ...]] = (
         "understudy doctor",
-        "understudy doctor recipes/quickstart.yaml",
+        "understudy doctor quickstart",
         "understudy doctor runs/quickstart",
     )
 

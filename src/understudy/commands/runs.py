@@ -19,7 +19,7 @@ class Collect(RecipeVerb):
     """Ask the teacher for every training clip that is not in the clip store yet."""
 
     examples: ClassVar[tuple[str, ...]] = (
-        "understudy collect recipes/quickstart.yaml",
+        "understudy collect quickstart",
         "understudy collect my.yaml --per-prompt 4 --budget 20",
     )
     would: ClassVar[str] = "ask the teacher for the clips that are missing, and for nothing else"
@@ -108,7 +108,7 @@ class Train(RecipeVerb):
     """Do a whole run: collect, train every arm, evaluate, report; run it again to go on after a stop."""
 
     examples: ClassVar[tuple[str, ...]] = (
-        "understudy train recipes/quickstart.yaml",
+        "understudy train quickstart",
         "understudy train my.yaml --train.steps 200 --out runs/longer",
         "understudy train my.yaml --objective.kind sft --dry-run",
     )

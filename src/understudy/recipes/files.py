@@ -1,15 +1,16 @@
 """Recipes: runs described in YAML, with inheritance and command-line overrides, read into one `RunConfig`.
 
-A recipe holds the keys of `RunConfig`. ``base: other.yaml`` (relative to the recipe itself) inherits another recipe: its
-keys are merged under the recipe's own, section by section. A section whose ``kind`` changes is replaced as a whole, and
-an empty one (``compare: {}``) drops what the base says. Every other relative path in a recipe counts from the working
-directory, like a path on the command line.
+A recipe holds the keys of `RunConfig`. ``base: other.yaml`` (relative to the recipe itself, or the name of one that ships)
+inherits another recipe: its keys are merged under the recipe's own, section by section. A section whose ``kind`` changes is
+replaced as a whole, and an empty one (``compare: {}``) drops what the base says. Every other relative path in a recipe
+counts from the working directory, like a path on the command line.
 """
 
 import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from understudy.errors import ConfigError
 from understudy.recipes.config import RunConfig
+from understudy.recipes.shipped import locate
 from understudy.recipes.tree import KIND, ROOT, Keys, Spot, cut, descend, near_key, show, spot_of, spots_of, type_text
 from understudy.tables import read_text
 
@@ -32,13 +34,15 @@ Origins = dict[Keys, str]
 def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = ()) -> RunConfig:
     """Read recipe ``path`` (None: all defaults), put ``overrides`` (dotted key, value as YAML) on top, and check the whole.
 
-    Relative paths inside count from the working directory, only ``base`` counts from the recipe.
+    ``path`` is a file, a folder with a recipe.yaml, or the name of a recipe that ships (see `recipes.shipped`). Relative
+    paths inside count from the working directory, only ``base`` counts from the recipe.
 
     Raises:
         ConfigError: something is wrong; one line for each problem, at most five, with file, key, value and
             what is expected.
     """
-    data, origins = ({}, {}) if path is None else _read(Path(path), ())
+    path = path if path is None else locate(path)
+    data, origins = ({}, {}) if path is None else _read(path, ())
     # Kinds first: a change of kind empties the section.
     for name, text in sorted(overrides, key=lambda item: not item[0].endswith(f".{KIND}")):
         keys, spots = descend(name.split("."))
@@ -140,6 +144,9 @@ def _read(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{where}: base is {show(base)}; expected the path of another recipe")
     other = path.parent / base
+    if not other.exists():
+        with suppress(ConfigError):
+            other = locate(base)
     if not other.exists():
         raise ConfigError(f"{where}: base {show(base)} does not exist (looked for {other}, relative to this recipe)")
     inherited, inherited_origins = _read(other, (*chain, path))
