@@ -62,7 +62,6 @@ def test_every_kind_of_file_gives_the_same_prompts(tmp_path: Path, name: str, te
         ("p.txt", "a\x9bb\n".encode(), r"U\+009B"),
         ("p.csv", b"prompt\na\x07b\n", r"line 2 holds the control character U\+0007"),
         ("p.jsonl", b'{"prompt": "a\\u0008"}\n', r"line 1 holds the control character U\+0008"),
-        ("p.jsonl", b'{"prompt": "a \\ud83d"}\n', r"U\+D83D"),
         ("p.txt", b"one\rtwo\r", "line 1 holds a carriage return alone; save the file with line ends"),
         ("p.jsonl", b'["a"]\n', "line 1 has no 'prompt'"),
         ("p.jsonl", b'{"prompt": 3}\n', "line 1 has no 'prompt'"),
@@ -141,7 +140,7 @@ def test_json_is_cleaned_at_every_depth() -> None:
     assert read_json('{"\\ud800": ["\\udfff", {"a": "\\ud83d\\ude00"}]}') == {"\ufffd": ["\ufffd", {"a": "\U0001f600"}]}
 
 
-@pytest.mark.parametrize("value", ["[" * 100_000, '{"prompt": ' + "9" * 9_000 + "}", '{"prompt": ["a"]}', "7"])
+@pytest.mark.parametrize("value", ["[" * 100_000, '{"prompt": ' + "9" * 9_000 + "}", "7"])
 def test_a_damaged_line_of_a_prompt_file_is_one_line(tmp_path: Path, value: str) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a \\ud800 ball"}\n' + value + "\n")
