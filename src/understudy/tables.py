@@ -46,6 +46,8 @@ def read_lines(source: Path, what: str) -> list[tuple[str, str]]:
 TABLES: Final = (".csv", ".tsv", ".jsonl", ".json")
 """Suffixes that `read_table` knows."""
 
+_SEVERAL: Final = ("caption", "cap")  # where other trainers hold several texts for one clip
+
 Row = Mapping[str, object]
 
 
@@ -98,10 +100,10 @@ def read_object(source: Path, what: str) -> Row:
 
 
 def cell(row: Row, names: tuple[str, ...]) -> str:
-    """Return what ``row`` holds under the first of ``names`` that has a text (of several texts the first), or nothing."""
+    """Return what ``row`` holds under the first of ``names`` that has a text (of several captions the first), or nothing."""
     for name in names:
         value = row.get(name)
-        if isinstance(value, list):
+        if isinstance(value, list) and name in _SEVERAL:
             value = next((item for item in value if isinstance(item, str) and item.strip()), None)
         if isinstance(value, str) and value.strip():
             return value
@@ -126,7 +128,7 @@ def _json_list(text: str, source: Path) -> Iterator[tuple[str, Row]]:
         value = value["data"]
     if isinstance(value, dict):
         pairs = value.items()
-        value = [{"file": name, **(told if isinstance(told, dict) else {"prompt": told})} for name, told in pairs]
+        value = [{"file": name, **(told if isinstance(told, dict) else {"caption": told})} for name, told in pairs]
     if not isinstance(value, list):
         raise ConfigError(f"{source} is neither a list nor an object; write a list of objects with a prompt each")
     for number, item in enumerate(value, start=1):
