@@ -25,7 +25,7 @@ from understudy.mp4 import Frames
 from understudy.objectives.inputs import Inputs
 from understudy.objectives.python.config import PythonObjectiveConfig
 from understudy.plugins import name_of
-from understudy.recipes.config import RunConfig
+from understudy.recipes.config import PythonStudentConfig, RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.recipes.tree import field_named
 from understudy.rewards.base import Reward
@@ -299,4 +299,4 @@ def _start_section(config: RunConfig, student: Any) -> Any:
     bundle = student.bundle if isinstance(student, Student) else student
     if not isinstance(bundle, Bundle):
         raise ConfigError(f"student is a {type(student).__name__}; give a Student, a Bundle or the name of one")
-    return config.student.holding(bundle, name_of(bundle))
+    return PythonStudentConfig.holding(bundle, name_of(bundle), config.student)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from understudy.recipes.kinds import DISCRIMINATORS, OBJECTIVES, REWARDS, TEACHERS
 from understudy.recipes.section import Section
@@ -142,15 +142,9 @@ class CollectionConfig(Section):
     """What permits you to train on the outputs where the terms forbid it or are unknown; goes into every record."""
 
 
-class StudentConfig(Section):
+class StudentSection(Section):
     """The student to train."""
 
-    kind: Literal["named", "python"] = "named"
-    """named: what ``start`` says; python: what ``call`` makes."""
-    call: str | None = Field(None, pattern=r"^[^:\s]+:[^:\s]+$")
-    """With kind python, a class or function of yours as module:Name that returns a bundle (understudy.Bundle)."""
-    settings: dict[str, Any] = Field({})
-    """Keyword arguments for it."""
     start: str = "builtin:frame"
     """Bundle of student, codec and sampler: a folder, or builtin:frame (frame-wise), builtin:block (block-wise) or
     builtin:base (not distilled); or a public Wan checkpoint, file or folder, together with ``preset``."""
@@ -185,19 +179,31 @@ class StudentConfig(Section):
     recompute: float = Field(1.0, ge=0, le=1)
     """Share of a public checkpoint's layers that are made anew in the backward pass: less memory, more time."""
 
+
+class StudentConfig(StudentSection):
+    """A student that has a name: it ships, lies in a folder, or is a public checkpoint."""
+
+    kind: Literal["named"] = "named"
+
+
+class PythonStudentConfig(StudentSection):
+    """A student that a class or function of yours makes."""
+
+    kind: Literal["python"] = "python"
+    call: str = Field(pattern=r"^[^:\s]+:[^:\s]+$")
+    """A class or function of yours, as module:Name, that returns an understudy.Bundle."""
+    settings: dict[str, Any] = Field({})
+    """Keyword arguments for it."""
+
     _given: Any = PrivateAttr(default=None)
 
-    @model_validator(mode="after")
-    def _call_belongs_to_python(self) -> Self:
-        if (self.kind == "python") != (self.call is not None):
-            raise ValueError("kind python and call belong together: give both or neither")
-        return self
-
-    def holding(self, given: Any, call: str) -> Self:
-        """Return the section with a bundle that is there already, instead of what it names."""
-        section = self.model_copy(update={"kind": "python", "call": call})
-        section._given = given
-        return section
+    @classmethod
+    def holding(cls, given: Any, call: str, section: StudentSection) -> Self:
+        """Return the section of a bundle that is there already, with the other fields of ``section``."""
+        fields = section.model_dump(include=set(StudentSection.model_fields))
+        made = cls(call=call, **fields)
+        made._given = given
+        return made
 
     @property
     def given(self) -> Any:
@@ -274,7 +280,7 @@ class RunConfig(Section):
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()
     collection: CollectionConfig = CollectionConfig()
-    student: StudentConfig = StudentConfig()
+    student: Annotated[StudentConfig | PythonStudentConfig, Field(discriminator="kind")] = StudentConfig()
     discriminator: AnyDiscriminator = DISCRIMINATORS.default
     objective: AnyObjective = OBJECTIVES.default
     rewards: dict[str, AnyReward] = Field({})

@@ -100,7 +100,7 @@ def _packages(config: RunConfig) -> Iterator[Look]:
 def _student(config: RunConfig) -> Iterator[Look]:
     """Yield what is found of the start student and its parts."""
     own = config.student
-    public = own.kind == "named" and (own.preset is not None or names_public_checkpoint(own.start))
+    public = own.preset is not None or names_public_checkpoint(own.start)
     if own.codec is not None:
         path = own.codec.path
         yield _part("student.codec.path", path, "codec", lambda: f"{check_vae(path).place}")

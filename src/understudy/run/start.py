@@ -6,7 +6,7 @@ from understudy import flow
 from understudy.codecs.wan import load_wan_codec
 from understudy.errors import ConfigError, PluginError
 from understudy.plugins import guarded, load
-from understudy.recipes.config import RunConfig, StudentConfig
+from understudy.recipes.config import PythonStudentConfig, RunConfig
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.checkpoints.read import names_public_checkpoint
 from understudy.students.checkpoints.start import public_bundle
@@ -17,7 +17,7 @@ def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
     codec, text = config.student.codec, config.student.text
     check_settings(config)
-    if config.student.kind == "python":
+    if isinstance(config.student, PythonStudentConfig):
         return _settled(config, _own(config.student))
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
     if config.student.preset is not None or names_public_checkpoint(config.student.start):
@@ -33,9 +33,9 @@ def load_start(config: RunConfig) -> Bundle:
     return _settled(config, bundle)
 
 
-def _own(section: StudentConfig) -> Bundle:
+def _own(section: PythonStudentConfig) -> Bundle:
     """Return the bundle that the section holds or that the user's function makes."""
-    call = str(section.call)
+    call = section.call
     made = section.given
     if made is None:
         made = guarded(f"student {call}", load(call, "student"), **section.settings)
