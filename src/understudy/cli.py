@@ -1,7 +1,8 @@
 """The command line: reads it into one of the verbs of ``commands``, does that, and says what went wrong.
 
-Exit status: 0 done, 1 an error (one ``error:`` line for each problem), 2 wrong usage, 128 + n stopped by signal n (130
-for Ctrl-C), 141 nobody reads the output any more. ``UNDERSTUDY_TRACEBACK=1`` shows tracebacks.
+Exit status: 0 done, 1 an error (one ``error:`` line for each problem), 2 wrong usage, 3 a teacher takes no further jobs, 4 a
+collection has ended and jobs failed, are left or unsure, 128 + n stopped by signal n (130 for Ctrl-C), 141 nobody reads the
+output any more. ``UNDERSTUDY_TRACEBACK=1`` shows tracebacks.
 """
 
 import difflib
@@ -185,11 +186,13 @@ def _tell(error: BaseException) -> int:
         traceback.print_exception(error)
     signal = getattr(error, "signal", None)
     if isinstance(error, KeyboardInterrupt):
-        word, text, status = "stopped", str(error) or "run the same command again to go on", 130
+        word, text = "stopped", str(error) or "run the same command again to go on"
+        status = 128 + (signal if isinstance(signal, int) else 2)
     elif isinstance(error, UnderstudyError) and isinstance(signal, int):
         word, text, status = "stopped", str(error), 128 + signal
     else:
-        word, text, status = "error", _reason(error), 2 if isinstance(error, UsageError) else 1
+        word, text = "error", _reason(error)
+        status = 2 if isinstance(error, UsageError) else getattr(error, "exit_status", 1)
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
     with suppress(OSError, ValueError):  # nobody may be listening
         for line in lines:

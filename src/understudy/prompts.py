@@ -7,7 +7,7 @@ from typing import Final
 
 from understudy.errors import ConfigError
 from understudy.files import sha256_hex
-from understudy.tables import TABLES, Row, cell, read_lines, read_table
+from understudy.tables import TABLES, Row, cell, mended, read_lines, read_table
 
 PROMPT_COLUMNS: Final = ("prompt", "text", "caption", "cap")
 """Names under which files of this and of other trainers hold a prompt; the first that is there is read."""
@@ -18,8 +18,8 @@ _COMMENT: Final = re.compile(r"#+(\s|$)")
 
 
 def normalise(text: str) -> str:
-    """Return ``text`` stripped, with every run of white space as one space."""
-    return " ".join(text.split())
+    """Return ``text`` mended (see `understudy.tables.mended`) and stripped, with every run of white space as one space."""
+    return " ".join(mended(text).split())
 
 
 def clean(text: str, where: str) -> str:

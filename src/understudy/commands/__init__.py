@@ -9,7 +9,15 @@ from understudy.commands.generate import Generate
 from understudy.commands.inspect import Config, Doctor
 from understudy.commands.runs import Collect, Evaluate, Report, Train
 from understudy.commands.serve import Serve
-from understudy.commands.store import StoreExport, StoreImport, StoreList, StorePack, StoreShow, StoreVerify
+from understudy.commands.store import (
+    StoreExport,
+    StoreImport,
+    StoreList,
+    StorePack,
+    StoreRequeue,
+    StoreShow,
+    StoreVerify,
+)
 from understudy.commands.world import WorldServe
 
 VERBS: Final[dict[str, type[Verb]]] = {
@@ -27,6 +35,7 @@ VERBS: Final[dict[str, type[Verb]]] = {
     "store show": StoreShow,
     "store verify": StoreVerify,
     "store pack": StorePack,
+    "store requeue": StoreRequeue,
     "store import": StoreImport,
     "store export": StoreExport,
     "world serve": WorldServe,

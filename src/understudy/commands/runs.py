@@ -39,6 +39,9 @@ class Collect(RecipeVerb):
     retry_unsure: bool = False
     """Ask again where nobody knows whether the teacher has the job, and where it has but its clip could not be had; it may
     then make, and charge for, two."""
+    keep_refusals: bool = False
+    """Record every refusal of a prompt, also where several prompts in a row are refused in the same words, which otherwise
+    stops the collection with none of them recorded."""
     active: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: all prompts alike)")] = None
     """Spend the budget on the prompts where the discriminator of this finished run finds its student furthest from the
     teacher. Not shown to beat the default (benchmarks/results/active.md)."""
@@ -62,11 +65,13 @@ class Collect(RecipeVerb):
         for line in intake_notes(config):
             print(f"note: {line}")
         first = self._furthest(config)
-        report = collect(config, None, self._approve, self.held_out, self.retry_unsure, first)
+        report = collect(config, None, self._approve, self.held_out, self.retry_unsure, first, self.keep_refusals)
         print(
             f"{report.settled} of {report.total} clips settled in {config.clips.store}: {report.done} collected, "
             f"{report.skipped} there already, {report.rejected} refused by the teacher"
         )
+        if report.rejected:
+            print(f"`understudy store requeue {config.clips.store}` takes refusals back")
         if report.currency:
             print(f"spent in this store: {report.spent:.2f} {report.currency}")
         if report.unfunded:

@@ -133,7 +133,7 @@ class CollectionConfig(Section):
     attempts: int = Field(2, ge=1)
     """Submissions per clip and collection: what the teacher lost or failed is asked for again, and may cost again."""
     timeout: float = Field(3600.0, gt=0)
-    """Seconds after which a collection stops waiting for a job; it stays open, for the next one."""
+    """Seconds after which a collection stops waiting for a job and its clip; it stays open, for the next one."""
     budget: float | None = Field(None, ge=0)
     """Money the teacher may cost in this store, over all collections; null: no limit."""
     budget_clips: int | None = Field(None, ge=0)

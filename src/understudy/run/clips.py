@@ -34,6 +34,7 @@ def collect(
     held_out: bool = False,
     retry_unsure: bool = False,
     first: Sequence[str] = (),
+    keep_refusals: bool = False,
 ) -> CollectReport:
     """Collect the training clips, or those for evaluation, that are still missing; see `understudy.collection`.
 
@@ -53,7 +54,7 @@ def collect(
         ClipStore(held_out_store(config) if held_out else config.clips.store, create=True),
         config.teacher.clip_params(),
         on_progress,
-        policy(config, retry_unsure),
+        policy(config, retry_unsure, keep_refusals),
         config.collection.permission,
         approve,
     )
@@ -64,7 +65,7 @@ def held_out_store(config: RunConfig) -> Path:
     return config.clips.store.parent / f"{config.clips.store.name}-held-out"
 
 
-def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
+def policy(config: RunConfig, retry_unsure: bool = False, keep_refusals: bool = False) -> Policy:
     """Return how the recipe wants its teacher to be asked."""
     settings = config.collection
     return Policy(
@@ -75,6 +76,7 @@ def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
         timeout=settings.timeout,
         budget=Budget(settings.budget, settings.budget_clips),
         retry_unsure=retry_unsure,
+        keep_refusals=keep_refusals,
     )
 
 
