@@ -109,3 +109,19 @@ def test_a_prompt_is_cleaned_once() -> None:
     assert clean(" a\u2028b\t c ", "it") == "a b c"
     with pytest.raises(ConfigError, match=r"^it holds the control character U\+007F; remove it$"):
         clean("a\x7f", "it")
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 100_000, '{"prompt": ' + "9" * 9_000 + "}", '{"prompt": "a \\ud800 ball"}', "7"]
+)
+def test_a_damaged_line_of_a_prompt_file_is_one_line(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a ball"}\n' + value + "\n")
+    with pytest.raises(ConfigError, match=r"prompts\.jsonl line 2") as caught:
+        read_prompts(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_surrogate_pair_has_one_spelling() -> None:
+    assert normalise(" a \ud800 ") == "a \ufffd"
+    assert len(prompt_id("a \ud800")) == 12
