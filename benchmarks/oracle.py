@@ -14,6 +14,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from understudy.training.afd import AFD, Rollouts
 
 from understudy.bench import cell as bench
 from understudy.bench.suite import cells, load_suite
@@ -24,7 +25,6 @@ from understudy.run.clips import collect
 from understudy.run.process import keep_freed_memory
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law
-from understudy.training.afd import AFD, Rollouts
 from understudy.training.state import TrainState
 
 SHOWN: Final = ("law_error", "motion_distance", "look_error", "sharpness", "permanence")
