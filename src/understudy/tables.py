@@ -2,13 +2,50 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from understudy.errors import ConfigError
-from understudy.files import read_json
+
+_DEEPEST: Final = 100
+
+
+def mended(text: str) -> str:
+    """Return ``text`` with halves of surrogate pairs, which no file can hold, replaced; whole pairs are joined."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the JSON value in ``text``, from whoever it comes, with every string `mended`.
+
+    Raises:
+        ValueError: it is no JSON, or is nested more than a hundred deep.
+    """
+    try:
+        return _mended(json.loads(text), 0)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _mended(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return mended(value)
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict):
+        return {mended(name): _mended(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_mended(item, depth + 1) for item in value]
+    return value
 
 
 def read_text(path: Path, what: str) -> str:
@@ -138,7 +175,7 @@ def _json_list(text: str, source: Path) -> Iterator[tuple[str, Row]]:
 
 def _parsed(text: str, where: str) -> object:
     try:
-        return read_json(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is not JSON ({error})") from None
 

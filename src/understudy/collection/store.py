@@ -21,9 +21,10 @@ from typing import Any, BinaryIO, Literal
 
 from understudy.clips import Clip, ClipForm, read_file
 from understudy.errors import ClipError, StoreError, UnderstudyError
-from understudy.files import TEMPORARY_PREFIX, ensure_folder, read_json, sha256_hex, write_bytes_atomic
+from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
 from understudy.ingest.guard import GuardPool, read_clip
 from understudy.prompts import normalise
+from understudy.tables import read_json
 
 try:
     import fcntl

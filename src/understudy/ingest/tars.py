@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import ClipError, ConfigError
-from understudy.files import read_json
 from understudy.prompts import normalise
+from understudy.tables import read_json
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".m4v", ".ts", ".flv", ".ogv")
 _PROMPT_FIELDS = ("prompt", "caption", "text")

@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from understudy.errors import ConfigError, JobForgotten, TeacherStopped, TransientError
-from understudy.files import read_json, sha256_hex
+from understudy.files import sha256_hex
 from understudy.ingest.tars import VIDEO_SUFFIXES
+from understudy.tables import read_json
 from understudy.teachers.base import ClipParams, ClipRequest, JobStatus, Terms
 from understudy.teachers.comfyui.config import ComfyTeacherConfig
 from understudy.teachers.fields import fill, request_fields
