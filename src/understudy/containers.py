@@ -7,6 +7,7 @@ GIF. A duration times an average rate is none: it is wrong in intact files of a 
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import BinaryIO, Final
 
 from av.container import InputContainer
@@ -84,11 +85,21 @@ def check_whole(file: BinaryIO, kind: str, size: int, source: str) -> int:
 
 
 def promised_frames(stream: VideoStream, kind: str) -> int:
-    """Return how many frames an mp4's tables hold, those outside its edit list left out; 0 for other containers.
+    """Return how many frames an mp4's tables hold, those that its edit list trims left out; 0 for other containers.
 
     Of a fragmented file the tables are complete once it was read to its end.
     """
-    return sum(not entry.is_discard for entry in stream.index_entries) if kind == "mp4" else 0
+    if kind != "mp4":
+        return 0
+    entries = list(stream.index_entries)
+    outside = sum(entry.is_discard for entry in entries)
+    if not outside:
+        return len(entries)
+    # An edit list that trims makes the track shorter than its media; else damaged times moved frames out of it.
+    lengths = [after.timestamp - entry.timestamp for entry, after in pairwise(entries)]
+    lengths.append(sorted(lengths)[len(lengths) // 2] if lengths else 0)
+    trimmed = sum(length for length, entry in zip(lengths, entries, strict=True) if entry.is_discard)
+    return len(entries) - (outside if sum(lengths) - (stream.duration or 0) > trimmed / 2 else 0)
 
 
 def announced_seconds(container: InputContainer, stream: VideoStream) -> float:
