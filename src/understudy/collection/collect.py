@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from understudy.collection.ledger import Budget, JobRow, Ledger
 from understudy.collection.pace import Pace, Stopped
 from understudy.collection.progress import CollectReport, console, describe
 from understudy.collection.store import ClipStore, record_key
-from understudy.collection.worker import Ending, Policy, Worker
+from understudy.collection.worker import Ending, Objection, Policy, Worker
 from understudy.errors import ConfigError, TeacherError, TeacherStopped
 from understudy.files import sha256_hex
 from understudy.ingest.guard import start_guards
@@ -130,6 +131,7 @@ def collect(
     policy: Policy | None = None,
     permission: str = "",
     approve: Callable[[Estimate], None] | None = None,
+    objection: Objection | None = None,
 ) -> CollectReport:
     """Ask ``teacher`` for every job that ``store`` has no record of.
 
@@ -143,6 +145,8 @@ def collect(
         permission: see `permitted`.
         approve: given the estimate before the first request to a teacher that may cost money; raises when the user
             does not want it. None: such a teacher is not asked.
+        objection: says of each clip when it arrives why it is of no use. The clip is kept, as it may have been paid for,
+            and noted; when the first ones are all of no use, nothing more is asked of a teacher that may cost money.
 
     Raises:
         ConfigError: the terms or the user do not allow it.
@@ -173,14 +177,14 @@ def collect(
         if not work.own_files:
             start_guards()
         pace = Pace(policy.per_minute, policy.first_wait, policy.longest_wait)
-        worker = Worker(work, store, ledger, pace, policy, params, terms)
+        worker = Worker(work, store, ledger, pace, policy, params, terms, None, objection)
         problem = ""
         try:
             with _shown(on_progress, report) as show:
                 show(report)
                 for result in _results(worker, pending, policy, pace):
                     if result is not None:
-                        report = _with_costs(_counted(report, result[0]), work, ledger)
+                        report = _with_costs(_counted(report, *result), work, ledger)
                         problem = problem or (result[1] if result[0] in ("failed", "expired", "left") else "")
                     show(report)
         except KeyboardInterrupt:
@@ -226,10 +230,13 @@ def _with_costs(report: CollectReport, teacher: JobTeacher, ledger: Ledger) -> C
     return replace(report, spent=ledger.spent(teacher.name)[0], currency=teacher.currency)
 
 
-def _counted(report: CollectReport, ending: Ending) -> CollectReport:
+def _counted(report: CollectReport, ending: Ending, reason: str) -> CollectReport:
     """Return ``report`` with one more job that ended so."""
+    if reason and ending in ("done", "unusable"):
+        report = replace(report, notes=(*report.notes, reason))
     name = "failed" if ending == "expired" else ending
-    return replace(report, **{name: getattr(report, name) + 1})
+    counts: dict[str, Any] = {name: getattr(report, name) + 1}
+    return replace(report, **counts)
 
 
 def _shown(on_progress: _Show | None, start: CollectReport) -> AbstractContextManager[_Show]:
@@ -245,11 +252,17 @@ def _results(worker: Worker, keys: Sequence[str], policy: Policy, pace: Pace) ->
     # While a service draws the next clips, the last ones are fetched and checked: its places are never empty for that.
     threads = min(policy.concurrency * (1 if worker.local else 2), len(keys))
     source = _serial(worker, keys, pace) if threads == 1 else _parallel(worker, keys, pace, threads)
-    failures, done = 0, False
+    failures, useful, useless = 0, False, 0
     for result in source:
         if result is not None:
             ending, reason = result
-            done = done or ending == "done"
+            useless += ending == "done" and bool(reason)
+            useful = useful or (ending == "done" and not reason)
+            if useless >= policy.failures and not (useful or worker.local):
+                raise TeacherStopped(
+                    f"none of the first {useless} clips can be trained on, the last because: {reason}; nothing more is "
+                    "asked, what came is kept"
+                )
             failures = failures + 1 if ending in ("failed", "expired", "left") else 0
             if failures >= policy.failures:
                 raise TeacherStopped(

@@ -27,8 +27,9 @@ from understudy.ingest.facts import measure
 from understudy.ingest.guard import probe
 from understudy.teachers.base import ClipParams, ClipRequest, JobState, JobStatus, JobTeacher
 
-Ending = Literal["done", "rejected", "failed", "expired", "skipped", "elsewhere", "left", "unfunded"]
-"""What came of a job in this collection. ``elsewhere``: another collector has it; ``left``: under way or queued, for the
+Ending = Literal["done", "rejected", "failed", "expired", "unusable", "skipped", "elsewhere", "left", "unfunded"]
+"""What came of a job in this collection. ``unusable``: a finished file that cannot be read, now or later.
+``elsewhere``: another collector has it; ``left``: under way or queued, for the
 next collection to go on with; ``unfunded``: the budget does not allow to ask for it."""
 
 Check = Callable[[Path], dict[str, object]]
@@ -88,18 +89,26 @@ class _LeftOpen(Exception):
     """The teacher has the job, so that it is not asked for again, but it came to no end this time."""
 
 
+class _Unusable(Exception):
+    """The teacher hands out finished files, and this one cannot be read."""
+
+
 class _Unsure(Exception):
     """The teacher may or may not have the job."""
 
 
-def check_video(path: Path) -> dict[str, object]:
+Objection = Callable[[dict[str, object]], str | None]
+"""Says why a clip that was looked at is of no use for training, or None."""
+
+
+def check_video(path: Path, name: str = "the clip that arrived") -> dict[str, object]:
     """Return what is in the video file ``path``, looked at in the guarded process.
 
     Raises:
         ClipError: it does not decode.
         TrainingForbidden: its content credentials say that it must not be trained on.
     """
-    received = probe(path, "the clip that arrived").to_json()
+    received = probe(path, name).to_json()
     credentials = check_training_allowed(path)
     return {**received, "c2pa": credentials} if credentials else received
 
@@ -123,8 +132,10 @@ class Worker:
         params: ClipParams,
         terms: str,
         check: Check | None = None,
+        objection: Objection | None = None,
     ) -> None:
         """Take what every job needs; ``terms`` goes into every record. ``check``: None for what the teacher needs."""
+        self._objection = objection
         self._teacher, self._store, self._ledger, self._pace = teacher, store, ledger, pace
         self._policy, self._params, self._terms = policy, params, terms
         self._check = check or (check_own_file if teacher.own_files else check_video)
@@ -159,11 +170,16 @@ class Worker:
                 ending, reason = self._run(job)
         except _Unreachable as error:
             ending, reason = "left", str(error)
+        except _Unusable as error:
+            ending, reason = "unusable", str(error)
+            self._ledger.leave(key, reason)
         except _LeftOpen as error:
             ending, reason = "left", f"{error}; the next collection asks for it by its id, --retry-unsure for a new one"
             self._ledger.leave(key, reason)
         finally:
             self._ledger.release(key)
+        if reason and ending in ("done", "unusable"):  # which name their file
+            return ending, f"{reason} (prompt {job.prompt!r})"
         return ending, f"prompt {job.prompt!r} (seed {job.seed}): {reason}" if reason else ""
 
     def _run(self, job: JobRow) -> tuple[Ending, str]:
@@ -296,16 +312,19 @@ class Worker:
         finally:
             part.unlink(missing_ok=True)
         self._ledger.settle(job.key, number, "done", cost=status.cost)
-        return "done", ""
+        why = self._objection(received) if self._objection is not None else None
+        return "done", f"{self._file(handle) or 'its clip'} {why}" if why else ""
 
     def _fetch(self, handle: str, status: JobStatus, part: Path) -> tuple[dict[str, object], JobStatus]:
         """Download into ``part`` until something arrives that decodes; return what it is."""
-        failures = 0
+        failures, name = 0, self._file(handle)
         while True:
             try:
                 self._retry(lambda status=status: self._teacher.download(handle, status, part))  # type: ignore[misc]
-                return self._check(part), status
+                return (check_video(part, name) if name and self._check is check_video else self._check(part)), status
             except (AssetGone, ClipError) as error:
+                if name:  # it lies there as it is: another try finds the same
+                    raise _Unusable(str(error)) from None
                 failures += 1
                 said = f"no usable clip: {error} ({failures} tries)"
                 if failures >= self._policy.downloads:
@@ -319,13 +338,18 @@ class Worker:
     def _keep(
         self, job: JobRow, number: int, handle: str, status: JobStatus, received: dict[str, object], part: Path
     ) -> None:
-        provenance: dict[str, object] = {}
+        provenance: dict[str, object] = {"file": file} if (file := self._file(handle)) else {}
         if not self._teacher.local:
             provenance = {"job": handle, "submission": number, **status.notes}
             if (cost := self._teacher.price(self._params) if status.cost is None else status.cost) is not None:
                 provenance["cost"] = f"{cost:g} {self._teacher.currency}"
         with self._keeping:
             self._store.add(self._origin(job), read_file(part), received, provenance)
+
+    def _file(self, handle: str) -> str:
+        """Return the name of the finished file that a job stands for; empty where there is none."""
+        file = getattr(self._teacher, "file", None)
+        return "" if file is None else str(file(handle))
 
     def _origin(self, job: JobRow) -> Origin:
         return Origin(job.teacher, job.prompt, asdict(self._params), job.seed, self._terms)
