@@ -1,11 +1,11 @@
 """Can a discriminator tell clips by the rhythm that another frame rate leaves, and which resampling takes that away?
 
-    python benchmarks/rhythm.py [--seeds 2] [--steps 60] [--json FILE]
+    python benchmarks/rhythm.py [--seeds 2] [--steps 300] [--json FILE]
 
 Discs cross the picture at constant speed. Teacher clips are drawn at 24, 25, 30, 48 or 60 frames a second and brought to 16;
-student clips are drawn at 16. Nothing else differs, so whatever separates the two sides is the resampling. Reported: the
-AUC of the best trivial statistic (a half is none), and the pair accuracy of the small discriminator, with the quickstart's
-loss, noise and penalty, on pairs that it never trained on.
+student clips are drawn at 16. Nothing else differs, so whatever separates the two sides is the resampling. Reported, each a
+half where nothing is told apart: the AUC of the best statistic of the shortcut probe, the AUC of the unevenness of the
+steps from frame to frame and of the pulsing of fine detail, and the pair accuracy of the small discriminator on pairs that it never trained on.
 """
 
 import argparse
@@ -25,10 +25,11 @@ from torch import Tensor
 from understudy.clips import Clip, resample
 from understudy.discriminators.clip_cnn.network import ClipCnn, ClipCnnSpec
 from understudy.objectives.gauges import pair_accuracy, shortcut_probe
-from understudy.objectives.losses import gradient_penalty, paired_loss
+from understudy.objectives.losses import paired_loss
 
 Frames = npt.NDArray[np.uint8]
 SIZE, LENGTH, RATE = 48, 16, 16.0
+NOISE = 0.1  # instance noise; the quickstart has 0.4, which hides more
 
 
 def film(rng: np.random.Generator, fps: float, frames: int) -> Frames:
@@ -122,17 +123,36 @@ def common(seen: Tensor, step: int) -> Tensor:
     return seen[:, ::step]
 
 
+def unevenness(seen: Tensor) -> Tensor:
+    """Return how uneven the steps of clips [B, T, 3, H, W] are [B]: the mean change of the change from frame to frame."""
+    steps = seen.diff(dim=1).abs().mean((2, 3, 4))
+    return steps.diff(dim=1).abs().mean(1) / steps.mean(1)
+
+
+def pulsing(seen: Tensor) -> Tensor:
+    """Return how much the fine detail of clips [B, T, 3, H, W] pulses [B]: what mixing frames does to some and not to others."""
+    grey = seen.mean(2)
+    detail = (grey.diff(dim=-1).square().mean((2, 3)) + grey.diff(dim=-2).square().mean((2, 3))).sqrt()
+    return detail.diff(dim=1, n=2).abs().mean(1) / detail.mean(1)
+
+
+def separation(real: Tensor, fake: Tensor) -> float:
+    """Return the AUC of two sets of values [B], in [1/2, 1]."""
+    wins = (real[:, None] > fake[None]).float() + 0.5 * (real[:, None] == fake[None]).float()
+    return max(float(wins.mean()), 1 - float(wins.mean()))
+
+
 def told_apart(real: Tensor, fake: Tensor, steps: int, seed: int) -> dict[str, float]:
     """Train the small discriminator on the first three quarters of the pairs; return its pair accuracy on the rest."""
     torch.manual_seed(seed)
     network = ClipCnn(ClipCnnSpec(size=24, width=24, vocabulary=("discs",)))
-    optimiser = torch.optim.AdamW(network.parameters(), 5e-4, betas=(0.5, 0.95), weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-3, betas=(0.5, 0.95), weight_decay=1e-4)
     real, fake = network.prepare(real), network.prepare(fake)
     cut = 3 * len(real) // 4
     text = network.encode_text(["discs"])
 
     def noisy(seen: Tensor) -> Tensor:
-        return seen + 0.4 * torch.randn_like(seen)
+        return seen + NOISE * torch.randn_like(seen)
 
     accuracy = {}
     for step in range(1, steps + 1):
@@ -140,8 +160,7 @@ def told_apart(real: Tensor, fake: Tensor, steps: int, seed: int) -> dict[str, f
         both = noisy(torch.cat([real[rows[0]], fake[rows[1]]]))
         text = network.encode_text(["discs"] * 32)
         scores = network.logits(both, text)
-        nudged = network.logits(both + 0.1 * torch.randn_like(both), text)
-        loss = paired_loss(*scores.chunk(2)).mean() + 3 * gradient_penalty(scores, nudged, 0.1).mean()
+        loss = paired_loss(*scores.chunk(2)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -160,7 +179,7 @@ def main() -> None:
     """Run all ways at all rates and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--clips", type=int, default=128)
     parser.add_argument("--rates", type=float, nargs="+", default=[24, 25, 30, 48, 60])
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
@@ -176,9 +195,12 @@ def main() -> None:
             fake = clips(200 + seed, options.clips, RATE, native)
             views = {"": 1} | ({" at 8/s": 2} if fps == 24 and name == "nearest" else {})
             for view, step in views.items():
-                probe = shortcut_probe(common(real, step), common(fake, step))
+                sides = common(real, step), common(fake, step)
+                probe = shortcut_probe(*sides)
                 best = max(probe, key=lambda key: probe[key])
-                measured = told_apart(common(real, step), common(fake, step), options.steps, seed)
+                measured = {f"{of.__name__}_auc": separation(*map(of, sides)) for of in (unevenness, pulsing)}
+                if options.steps:
+                    measured |= told_apart(*sides, options.steps, seed)
                 found.append({"view": view, "statistic": best, "auc": probe[best], **measured})
         for view in dict.fromkeys(one["view"] for one in found):
             mine = [one for one in found if one["view"] == view]

@@ -17,6 +17,12 @@ from understudy.display import HDR, UNTAGGED
 _KEPT: Final = 0.9  # share of the picture below which a crop is said
 _SHOWN: Final = 3  # of many clips of one sort
 
+RHYTHM: Final = (
+    "a discriminator can win by that rhythm alone (benchmarks/results/rhythm.md): make the clips at a multiple of the "
+    "student's rate"
+)
+"""What follows where `rhythm` has something to say."""
+
 Received = Mapping[str, Any]
 
 
@@ -137,9 +143,6 @@ def _rates(clips: Sequence[tuple[str, Received]], form: ClipForm | None, fit: Fi
     count = sum(rates[rate] for rate in uneven)
     said = "; ".join(list(uneven.values())[:_SHOWN])
     return Remark(None, "frame rate", f"{count} of {len(clips)} clips do not divide evenly: {said}; {RHYTHM}")
-
-
-RHYTHM: Final = "a discriminator can win by that rhythm alone (benchmarks/results/rhythm.md): ask for a multiple of the student's rate"
 
 
 def _shapes(clips: Sequence[tuple[str, Received]], form: ClipForm | None, fit: Fit) -> Remark | None:

@@ -80,7 +80,7 @@ def _ask(
 ) -> CollectReport:
     """Ask for the jobs that are missing, unless their clips would be of no use to a student that draws ``form``."""
     if form is not None:
-        _check_length(config, form)
+        check_asked_length(config, form)
         if hasattr(teacher, "price"):  # it may charge for more of the same
             reasons = [objection(r.received, form) for r in store if r.teacher == teacher.name and r.status == "done"]
             if len(reasons) >= policy(config).failures and all(reasons):
@@ -132,7 +132,7 @@ def wanted_jobs(
     return kept, notes
 
 
-def _check_length(config: RunConfig, form: ClipForm) -> None:
+def check_asked_length(config: RunConfig, form: ClipForm) -> None:
     """Raise `ConfigError` when what the recipe asks for is too short for the student."""
     frames, fps = _asked_length(config)
     if frames and fps and (why := too_short(frames, fps, form)) is not None:
