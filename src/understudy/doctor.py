@@ -41,8 +41,8 @@ from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
 from understudy.students.generate import own_and_hasty
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher
-from understudy.teachers.folder.config import FolderTeacherConfig
 from understudy.teachers.folder.check import check_folder, holds_clips
+from understudy.teachers.folder.config import FolderTeacherConfig
 from understudy.teachers.folder.teacher import FolderTeacher
 from understudy.teachers.world import grammar
 from understudy.teachers.world.teacher import WorldTeacher

@@ -5,7 +5,7 @@ Works on what was received of each clip (`understudy.ingest.facts.VideoFacts` as
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -15,13 +15,8 @@ from understudy.clips import ClipForm, Fit, is_long_enough
 from understudy.display import HDR, UNTAGGED
 
 _KEPT: Final = 0.9  # share of the picture below which a crop is said
+_LEAST_FRAMES: Final = 6  # that a discriminator looks at
 _SHOWN: Final = 3  # of many clips of one sort
-
-RHYTHM: Final = (
-    "a discriminator can win by that rhythm alone (benchmarks/results/rhythm.md): make the clips at a multiple of the "
-    "student's rate"
-)
-"""What follows where `rhythm` has something to say."""
 
 Received = Mapping[str, Any]
 
@@ -71,6 +66,21 @@ def too_short(frames: int, fps: float, form: ClipForm) -> str | None:
     )
 
 
+def common_step(rates: Iterable[float], form: ClipForm) -> int:
+    """Return every how many of the student's frames clips of all ``rates`` have one of their own at the very time.
+
+    At that step both sides move evenly: clips of 24 frames/s have every second frame of 16. 1 where they do anyway, and
+    where too few frames of a clip would be left to look at.
+    """
+    step = math.lcm(*(Fraction(fps / form.fps).limit_denominator(100).denominator for fps in rates))
+    return step if (form.frames - 1) // step + 1 >= _LEAST_FRAMES else 1
+
+
+def steady_rates(clips: Iterable[Received]) -> list[float]:
+    """Return the different constant rates of clips, in frames per second; containers round them to a hundredth."""
+    return sorted({round(float(one["fps"]), 1) for one in clips if one.get("fps") and not one.get("variable_rate")})
+
+
 def rhythm(fps: float, form: ClipForm) -> str | None:
     """Say in which steps clips of rate ``fps`` are taken at the student's rate, or None when they are even."""
     step = Fraction(fps / form.fps).limit_denominator(100)
@@ -80,6 +90,18 @@ def rhythm(fps: float, form: ClipForm) -> str | None:
     steps = [b - a for a, b in pairwise(taken)]
     shown = ", ".join(map(str, steps[:8])) + (", ..." if len(steps) > 8 else "")
     return f"{fps:g} to {form.fps:g} frames/s steps {shown} source frames"
+
+
+def consequence(rates: Sequence[float], form: ClipForm) -> str:
+    """Say what follows where `rhythm` has something to say of one of the ``rates``."""
+    step = common_step(rates, form)
+    cure = "clips at a multiple of the student's rate have none"
+    if step > 1:
+        return (
+            f"so that a discriminator cannot win by that rhythm, it looks at every {step}. frame of both sides "
+            f"({form.fps / step:g}/s, discriminator.every); {cure}"
+        )
+    return f"a discriminator can win by that rhythm alone (benchmarks/results/rhythm.md); {cure}"
 
 
 def survey(clips: Sequence[tuple[str, Received]], form: ClipForm | None, fit: Fit = "crop") -> list[Remark]:
@@ -136,13 +158,12 @@ def _colours(clips: Sequence[tuple[str, Received]], form: ClipForm | None, fit: 
 def _rates(clips: Sequence[tuple[str, Received]], form: ClipForm | None, fit: Fit) -> Remark | None:
     if form is None:
         return None
-    rates = Counter(round(float(r["fps"]), 2) for _, r in clips if r.get("fps") and not r.get("variable_rate"))
-    uneven = {rate: said for rate in sorted(rates) if (said := rhythm(rate, form)) is not None}
+    rates = steady_rates(received for _, received in clips)
+    uneven = [said for rate in rates if (said := rhythm(rate, form)) is not None]
     if not uneven:
         return None
-    count = sum(rates[rate] for rate in uneven)
-    said = "; ".join(list(uneven.values())[:_SHOWN])
-    return Remark(None, "frame rate", f"{count} of {len(clips)} clips do not divide evenly: {said}; {RHYTHM}")
+    said = "; ".join(uneven[:_SHOWN])
+    return Remark(None, "frame rate", f"{said}; {consequence(rates, form)}")
 
 
 def _shapes(clips: Sequence[tuple[str, Received]], form: ClipForm | None, fit: Fit) -> Remark | None:

@@ -13,7 +13,17 @@ from understudy.collection.exchange import unique
 from understudy.collection.ledger import Budget
 from understudy.collection.store import ClipRecord, ClipStore
 from understudy.errors import ClipError, ConfigError
-from understudy.ingest.survey import RHYTHM, Remark, objection, rhythm, shortlist, survey, too_short
+from understudy.ingest.survey import (
+    Remark,
+    common_step,
+    consequence,
+    objection,
+    rhythm,
+    shortlist,
+    steady_rates,
+    survey,
+    too_short,
+)
 from understudy.recipes.config import DamageConfig, RunConfig
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.start import start_form
@@ -152,17 +162,27 @@ def forewarning(config: RunConfig) -> list[str]:
     form, fps = start_form(config), _asked_length(config)[1]
     if form is None or fps is None or (said := rhythm(fps, form)) is None:
         return []
-    return [f"frame rate: {said}; {RHYTHM}"]
+    return [f"frame rate: {said}; {consequence([fps], form)}"]
 
 
 def remarks(config: RunConfig, held_out: bool = False) -> list[Remark]:
     """Return what is to be said of the clips that are there; see `understudy.ingest.survey`."""
+    came = [(_named(r), r.received) for r in _came(config, held_out)]
+    return survey(came, start_form(config), config.clips.fit)
+
+
+def even_step(config: RunConfig, form: ClipForm) -> int:
+    """Return every how many frames the training clips move as evenly as the student's; see `common_step`."""
+    return common_step(steady_rates(r.received for r in _came(config, False)), form)
+
+
+def _came(config: RunConfig, held_out: bool) -> list[ClipRecord]:
+    """Return the records of the teacher's clips that are there."""
     path = held_out_store(config) if held_out else config.clips.store
     if not (path / "records.jsonl").is_file():
         return []
-    store, teacher = ClipStore(path), build_teacher(config).name
-    came = [(_named(r), r.received) for r in store if r.status == "done" and r.teacher == teacher]
-    return survey(came, start_form(config), config.clips.fit)
+    teacher = build_teacher(config).name
+    return [record for record in ClipStore(path) if record.status == "done" and record.teacher == teacher]
 
 
 def _named(record: ClipRecord) -> str:
