@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from understudy.clips import ClipForm, Fit, is_long_enough
 from understudy.display import HDR, UNTAGGED
 
 _KEPT: Final = 0.9  # share of the picture below which a crop is said
+_UNEVEN: Final = 0.075  # of a step, RMS: less is not told apart by the unevenness of the motion (benchmarks/rhythm.py)
 _LEAST_FRAMES: Final = 6  # that a discriminator looks at
 _SHOWN: Final = 3  # of many clips of one sort
 
@@ -67,13 +67,28 @@ def too_short(frames: int, fps: float, form: ClipForm) -> str | None:
 
 
 def common_step(rates: Iterable[float], form: ClipForm) -> int:
-    """Return every how many of the student's frames clips of all ``rates`` have one of their own at the very time.
+    """Return every how many of the student's frames clips of all ``rates`` move evenly: 1 where they do anyway.
 
-    At that step both sides move evenly: clips of 24 frames/s have every second frame of 16. 1 where they do anyway, and
-    where too few frames of a clip would be left to look at.
+    Clips of 24 frames/s have every second frame of 16 at the very time; those of 25 and 30 have every fourth nearly so,
+    where measuring finds no rhythm any more (benchmarks/rhythm.py). 1 as well where too few frames would be left.
     """
-    step = math.lcm(*(Fraction(fps / form.fps).limit_denominator(100).denominator for fps in rates))
-    return step if (form.frames - 1) // step + 1 >= _LEAST_FRAMES else 1
+    rates = list(rates)
+    for step in range(1, (form.frames - 1) // (_LEAST_FRAMES - 1) + 1):
+        if all(_unevenness(_source_steps(fps, form, step)) <= _UNEVEN for fps in rates):
+            return step
+    return 1
+
+
+def _source_steps(fps: float, form: ClipForm, step: int = 1) -> list[int]:
+    """Return how many frames of a clip lie between those nearest to every ``step``-th of the student's."""
+    taken = [math.floor(k * fps / form.fps + 0.5 + 1e-9) for k in range(0, form.frames, step)]
+    return [after - before for before, after in pairwise(taken)]
+
+
+def _unevenness(steps: Sequence[int]) -> float:
+    """Return by what share of their mean steps differ from it (RMS)."""
+    mean = sum(steps) / len(steps) if steps else 0.0
+    return math.sqrt(sum((step / mean - 1) ** 2 for step in steps) / len(steps)) if mean else 0.0
 
 
 def steady_rates(clips: Iterable[Received]) -> list[float]:
@@ -83,11 +98,9 @@ def steady_rates(clips: Iterable[Received]) -> list[float]:
 
 def rhythm(fps: float, form: ClipForm) -> str | None:
     """Say in which steps clips of rate ``fps`` are taken at the student's rate, or None when they are even."""
-    step = Fraction(fps / form.fps).limit_denominator(100)
-    if step.denominator == 1 and step >= 1:
+    steps = _source_steps(fps, form)
+    if _unevenness(steps) <= _UNEVEN:
         return None
-    taken = [math.floor(k * step + Fraction(1, 2)) for k in range(step.denominator + 1)]
-    steps = [b - a for a, b in pairwise(taken)]
     shown = ", ".join(map(str, steps[:8])) + (", ..." if len(steps) > 8 else "")
     return f"{fps:g} to {form.fps:g} frames/s steps {shown} source frames"
 
