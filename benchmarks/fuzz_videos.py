@@ -208,6 +208,7 @@ def run(files: int, seed: int, limits: Limits) -> dict[str, object]:
                                 "crash",
                                 "memory",
                                 "changes its frame size",
+                                "shown through a matrix",
                                 "frame rate",
                                 "empty",
                                 "cannot decode",

@@ -1,13 +1,12 @@
 """Video files of every kind that users bring, made here, each with what is right for it.
 
-    python benchmarks/video_kinds.py [--json FILE]
+    python benchmarks/video_kinds.py [--markdown FILE]
 
 Every kind is written by an encoder, probed and read in the guarded process, and compared with what a player shows. The
 tests run the same list (tests/ingest/test_kinds.py).
 """
 
 import argparse
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable
@@ -368,22 +367,62 @@ def problem(kind: Kind, folder: Path, guard: Guard) -> tuple[str, str]:
     return "read", "; ".join(wrong)
 
 
+GROUPS = {
+    "encoders": _encoders,
+    "containers, rates, trims": _containers,
+    "how it is shown": _shown,
+    "cut short": _damaged,
+}
+
+
+def table(rows: list[tuple[str, str, str, str]]) -> str:
+    """Return (group, kind, outcome, what is wrong) as the table of benchmarks/results/ingest_kinds.md."""
+    counts = [
+        f"| {group} | {len(mine)} | {sum(o == 'read' for _, _, o, _ in mine)} | "
+        f"{sum(o != 'read' for _, _, o, _ in mine)} | {sum(bool(w) for *_, w in mine)} |"
+        for group in GROUPS
+        if (mine := [row for row in rows if row[0] == group])
+    ]
+    lines = [
+        f"| {kind} | {'accepted' if outcome == 'read' else outcome}{f' WRONG: {wrong}' if wrong else ''} |"
+        for _, kind, outcome, wrong in rows
+    ]
+    return "\n".join(
+        [
+            "# Kinds of video files",
+            "",
+            "`python benchmarks/video_kinds.py --markdown benchmarks/results/ingest_kinds.md` makes each file, probes and "
+            "reads it in the guarded process, and compares frames, size, facts and pictures with what a player shows.",
+            "",
+            "| group | kinds | accepted | refused | not as it should be |",
+            "|---|---|---|---|---|",
+            *counts,
+            "",
+            "| kind | outcome |",
+            "|---|---|",
+            *lines,
+            "",
+        ]
+    )
+
+
 def main() -> None:
     """Try every kind and print what became of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     rows = []
     with Guard() as guard:
-        for kind in KINDS:
-            with tempfile.TemporaryDirectory() as folder:
-                outcome, wrong = problem(kind, Path(folder), guard)
-            rows.append({"kind": kind.name, "outcome": outcome, "wrong": wrong})
-            print(f"{'WRONG' if wrong else 'right'}  {kind.name}: {wrong or outcome}", flush=True)
-    bad = sum(bool(row["wrong"]) for row in rows)
-    print(f"{len(rows)} kinds, {sum(r['outcome'] == 'read' for r in rows)} read, {bad} wrong")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        for group, kinds in GROUPS.items():
+            for kind in kinds():
+                with tempfile.TemporaryDirectory() as folder:
+                    outcome, wrong = problem(kind, Path(folder), guard)
+                rows.append((group, kind.name, outcome, wrong))
+                print(f"{'WRONG' if wrong else 'right'}  {kind.name}: {wrong or outcome}", flush=True)
+    read, bad = sum(outcome == "read" for _, _, outcome, _ in rows), sum(bool(wrong) for *_, wrong in rows)
+    print(f"{len(rows)} kinds, {read} read, {bad} wrong")
+    if options.markdown:
+        options.markdown.write_text(table(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
