@@ -17,8 +17,8 @@ from understudy.collection.store import ClipStore
 from understudy.doctor import diagnose
 from understudy.errors import ClipError, ConfigError, TeacherStopped
 from understudy.ingest.survey import common_step, objection, rhythm, survey, too_short
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import collect, collected, even_step, training_clips
 from understudy.run.measure import evaluator
 from understudy.run.start import load_start, start_form
