@@ -8,6 +8,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps
 
 from understudy import decoding
 from understudy.decoding import Limits
+from understudy.display import pixels
 from understudy.errors import ClipError
 from understudy.files import write_bytes_atomic
 from understudy.mp4 import Frames, Mp4Encoder
@@ -129,8 +131,8 @@ def decode_mp4(data: bytes, source: str = "clip") -> Clip:
     shown: list[Frames] = []
     times: list[float | None] = []
     with decoding.opened(io.BytesIO(data), source, limits, mp4_only=True) as video:
-        for frame in decoding.frames(video, limits):
-            shown.append(decoding.pixels(frame))
+        for frame, display in decoding.frames(video, limits):
+            shown.append(resize(pixels(frame, display, source), *display.size(frame)))
             times.append(frame.time)
         return Clip(np.stack(shown), decoding.frame_rate(video.stream, times, source)[0])
 
@@ -197,21 +199,24 @@ def read_file(path: str | Path) -> bytes:
         raise ClipError(f"cannot read clip {path}: {(error.strerror or str(error)).lower()}") from None
 
 
-def resample(clip: Clip, fps: float, frames: int, size: tuple[int, int] | None = None) -> Clip:
+Fit = Literal["crop", "pad", "stretch"]
+"""How a picture of another aspect ratio gets to a size: its middle, all of it between black bars, or pulled into shape."""
+
+
+def resample(clip: Clip, fps: float, frames: int, size: tuple[int, int] | None = None, how: Fit = "crop") -> Clip:
     """Return the first ``frames / fps`` seconds of ``clip`` at another rate and size.
 
-    Frame k is the source frame nearest to time ``k / fps``. Pixels are resized with antialiasing, each axis
-    on its own, so another aspect ratio stretches the picture.
+    Frame k is the source frame nearest to time ``k / fps``. Pixels are resized with antialiasing.
 
     Args:
         clip: the source.
         fps: wanted frames per second, above 0.
         frames: wanted number of frames, at least 1.
         size: wanted (H, W) in pixels; None keeps the source's.
+        how: what happens to another aspect ratio.
 
     Raises:
-        ClipError: an argument is out of range, or the last wanted time lies more than half a source frame
-            after the source's last frame.
+        ClipError: an argument is out of range, or the last wanted time lies after the clip's end.
     """
     if not (math.isfinite(fps) and fps > 0):
         raise ClipError(f"cannot resample to {fps} fps; give a number above 0")
@@ -224,7 +229,7 @@ def resample(clip: Clip, fps: float, frames: int, size: tuple[int, int] | None =
     if (height, width) == clip.size:
         return Clip(clip.frames[index], fps)
     kept, back = np.unique(index, return_inverse=True)  # resize a repeated frame once
-    resized = np.stack([resize(clip.frames[i], height, width) for i in kept])
+    resized = np.stack([fitted(clip.frames[i], height, width, how) for i in kept])
     return Clip(resized[back], fps)
 
 
@@ -238,21 +243,57 @@ def nearest_frames(times: npt.NDArray[np.float64], last: float, fps: float, fram
         frames: wanted number of frames.
 
     Raises:
-        ClipError: the last wanted time lies more than half of ``last`` after the last source frame.
+        ClipError: the last wanted time lies after the end of the last source frame.
     """
-    wanted = np.arange(frames) / fps
-    if wanted[-1] > times[-1] + last * (0.5 + 1e-6):
+    wanted, end = np.arange(frames) / fps, float(times[-1] + last)
+    if not is_long_enough(end, fps, frames):
         raise ClipError(
-            f"clip is too short: {frames} frames at {fps:g} fps need {(frames - 1) / fps:.3f} s, but its "
-            f"last frame is at {times[-1]:.3f} s; ask for fewer frames or a higher rate"
+            f"clip is too short: {frames} frames at {fps:g} fps need {(frames - 1) / fps:.3f} s, but it ends at "
+            f"{end:.3f} s; ask for fewer frames or a higher rate"
         )
     # Halves go up rather than to the even index, which keeps a doubled rate evenly spaced.
     middles = (times[1:] + times[:-1]) / 2
     return np.searchsorted(middles, wanted + 1e-9 * last, side="right")
 
 
+def is_long_enough(seconds: float, fps: float, frames: int) -> bool:
+    """Say whether a clip that plays ``seconds`` has a frame on show at each time ``k / fps``, its very end included.
+
+    A frame is shown until its end: 5.000 s are long enough for 81 frames at 16 a second, the last of them at 5 s.
+    """
+    return (frames - 1) / fps <= seconds + 1e-3  # containers round times to milliseconds
+
+
+def fitted(pixels: Frames, height: int, width: int, how: Fit = "crop", shown: tuple[int, int] | None = None) -> Frames:
+    """Bring one frame uint8 [H, W, 3] to [height, width, 3].
+
+    Args:
+        pixels: the frame as stored.
+        height: wanted pixels.
+        width: wanted pixels.
+        how: what happens to another aspect ratio.
+        shown: (H, W) in square pixels that the stored frame is shown at; None: its pixels are square.
+    """
+    high, wide = pixels.shape[:2] if shown is None else shown
+    scale = (max if how == "crop" else min)(height / high, width / wide)
+    if how == "pad":
+        inner = max(1, min(height, round(high * scale))), max(1, min(width, round(wide * scale)))
+        top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+        framed = np.zeros((height, width, 3), np.uint8)
+        framed[top : top + inner[0], left : left + inner[1]] = resize(pixels, *inner)
+        return framed
+    # What is cut off at each side, in stored pixels; less than half a pixel is rounding of the size.
+    rows = (high - height / scale) / 2 * pixels.shape[0] / high
+    columns = (wide - width / scale) / 2 * pixels.shape[1] / wide
+    if how == "stretch" or max(rows, columns) < 0.5:
+        return resize(pixels, height, width)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    box = (columns, rows, pixels.shape[1] - columns, pixels.shape[0] - rows)
+    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, box=box), dtype=np.uint8)
+
+
 def resize(pixels: Frames, height: int, width: int) -> Frames:
-    """Resize one frame uint8 [H, W, 3] to [height, width, 3] with antialiasing."""
+    """Resize one frame uint8 [H, W, 3] to [height, width, 3] with antialiasing, each axis on its own."""
     if pixels.shape[:2] == (height, width):
         return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))

@@ -119,6 +119,6 @@ def test_undecodable_clips_are_refused_by_an_import(tmp_path: Path, capsys: pyte
     (folder / "a ball-1.mp4").write_bytes(b"<html>")
     assert cli.main(["store", "import", str(tmp_path / "store"), str(folder)]) == 1
     out = capsys.readouterr().out
-    assert "refused: clip 1 of prompt 'a ball' is not a video file" in out
+    assert "refused: a ball-1.mp4 is not a video file" in out
     assert "1 clips imported" in out
     assert not list((tmp_path / "store").glob(".tmp*"))

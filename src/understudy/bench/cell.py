@@ -22,7 +22,7 @@ from understudy.files import ensure_folder, write_json_atomic
 from understudy.objectives.gauges import name_regime
 from understudy.pretraining.stages import Stage, distil
 from understudy.run.arm import save_arm, train_arm
-from understudy.run.clips import training_clips
+from understudy.run.clips import even_step, training_clips
 from understudy.run.log import RunLog
 from understudy.run.measure import evaluator
 from understudy.run.process import prepare_process
@@ -63,7 +63,7 @@ def do(cell: Cell) -> dict[str, Any]:
     config, began = cell.config, time.perf_counter()
     bundle = load_start(config)
     pairs = training_clips(config, bundle.form)
-    data = teacher_clips(pairs, bundle.form, bundle.codec)
+    data = teacher_clips(pairs, bundle.form, bundle.codec, even_step(config, bundle.form))
     prepared = time.perf_counter()
     if cell.spec.train:
         bundle = _trained(cell, data, bundle)

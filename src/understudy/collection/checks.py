@@ -12,14 +12,14 @@ Check = Callable[[Path], dict[str, object]]
 """Says what arrived in a file, or raises ClipError when it is no clip."""
 
 
-def check_video(path: Path) -> dict[str, object]:
+def check_video(path: Path, name: str = "the clip that arrived") -> dict[str, object]:
     """Return what is in the video file ``path``, looked at in the guarded process.
 
     Raises:
         ClipError: it does not decode.
         TrainingForbidden: its content credentials say that it must not be trained on.
     """
-    received = probe(path, "the clip that arrived").to_json()
+    received = probe(path, name).to_json()
     credentials = check_training_allowed(path)
     return {**received, "c2pa": credentials} if credentials else received
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from understudy.collection.crew import Crew
 from understudy.collection.interrupts import Interrupts
 from understudy.collection.ledger import Budget, JobRow, Ledger
 from understudy.collection.pace import Pace
-from understudy.collection.policy import Outcome, Policy
+from understudy.collection.policy import Objection, Outcome, Policy
 from understudy.collection.progress import CollectReport, console, describe
 from understudy.collection.store import ClipStore, record_key
 from understudy.collection.worker import Worker
@@ -126,6 +127,7 @@ def collect(
     policy: Policy | None = None,
     permission: str = "",
     approve: Callable[[Estimate], None] | None = None,
+    objection: Objection | None = None,
 ) -> CollectReport:
     """Ask ``teacher`` for every job that ``store`` has no record of.
 
@@ -139,6 +141,7 @@ def collect(
         permission: see `permitted`.
         approve: given the estimate before the first request to a teacher that may cost money; raises when the user
             does not want it. None: such a teacher is not asked.
+        objection: see `Policy`.
 
     Raises:
         ConfigError: the terms or the user do not allow it.
@@ -147,7 +150,7 @@ def collect(
         StoreError: the store cannot be written.
         KeyboardInterrupt: Ctrl-C or SIGTERM; says how many jobs are settled. Its ``signal`` is the signal's number.
     """
-    params, policy, work = params or ClipParams(), policy or Policy(), as_jobs(teacher)
+    params, policy, work = params or ClipParams(), replace(policy or Policy(), objection=objection), as_jobs(teacher)
     asked = {name: value for name, value in asdict(params).items() if value is not None}
     wanted = {record_key(work.name, job.prompt, asked, job.seed): job for job in jobs}
     pending = [key for key in wanted if key not in store]
@@ -253,8 +256,11 @@ def _counted(report: CollectReport, outcome: Outcome) -> CollectReport:
         return report
     if outcome.ending == "unsure":
         return replace(report, failed=report.failed + 1, unsure=report.unsure + 1)
+    if outcome.reason and outcome.ending in ("done", "unusable"):
+        report = replace(report, notes=(*report.notes, outcome.reason))
     name = "failed" if outcome.ending == "expired" else outcome.ending
-    return replace(report, **{name: getattr(report, name) + 1})
+    counts: dict[str, Any] = {name: getattr(report, name) + 1}
+    return replace(report, **counts)
 
 
 def _shown(on_progress: _Show | None, start: CollectReport) -> AbstractContextManager[_Show]:

@@ -4,8 +4,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from understudy.collection.asking import Asker, LeftOpen, Lost, Unsure
-from understudy.collection.checks import Check
+from understudy.collection.asking import Asker, LeftOpen, Lost, Unsure, Unusable
+from understudy.collection.checks import Check, check_video
 from understudy.collection.pace import Durations, Pace
 from understudy.collection.policy import Policy
 from understudy.collection.refusals import Refusals
@@ -70,7 +70,7 @@ class Delivery:
 
     def fetch(self, handle: str, status: JobStatus, part: Path, until: float) -> tuple[dict[str, object], JobStatus]:
         """Download into ``part`` until something arrives that decodes; return what it is."""
-        failures = 0
+        failures, name = 0, file_of(self._teacher, handle)
 
         def fetch() -> None:
             left = None if self._teacher.local else max(until - time.monotonic(), 0.01)
@@ -79,10 +79,12 @@ class Delivery:
         while True:
             try:
                 self._asker.retry(fetch, until)
-                return self._check(part), status
+                return (check_video(part, name) if name and self._check is check_video else self._check(part)), status
             except ClipRefused as error:
                 raise LeftOpen(f"no usable clip: {error}") from None
             except (AssetGone, ClipError) as error:
+                if name:  # it lies there as it is: another try finds the same
+                    raise Unusable(str(error)) from None
                 failures += 1
                 said = f"no usable clip: {error} ({failures} tries)"
                 if failures >= self._policy.downloads or (time.monotonic() > until and not self._teacher.local):
@@ -93,3 +95,9 @@ class Delivery:
                     self._pace.after_failure(failures)
                 # Which brings a fresh address, or says that the job is lost.
                 status = self.wait(handle, fresh=False, until=until)
+
+
+def file_of(teacher: JobTeacher, handle: str) -> str:
+    """Return the name of the finished file that a job stands for; empty where there is none."""
+    file = getattr(teacher, "file", None)
+    return "" if file is None else str(file(handle))

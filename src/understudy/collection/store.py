@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from understudy.clips import Clip, ClipForm, read_file
+from understudy.clips import Clip, ClipForm, Fit, read_file
 from understudy.errors import ClipError, StoreError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
 from understudy.ingest.guard import GuardPool, read_clip
@@ -267,14 +267,14 @@ class ClipStore:
             raise StoreError(f"record {record.key[:12]} is a rejection ({record.reason}) and has no clip")
         return self.path / "clips" / record.clip[:2] / f"{record.clip}.mp4"
 
-    def read(self, record: ClipRecord, form: ClipForm | None = None) -> Clip:
-        """Decode the clip of ``record`` in the guarded process, as it is or brought to ``form``.
+    def read(self, record: ClipRecord, form: ClipForm | None = None, fit: Fit = "crop") -> Clip:
+        """Decode the clip of ``record`` in the guarded process, as it is or brought to ``form``; see `Guard.read`.
 
         Raises:
             StoreError: the record is a rejection.
             ClipError: the file is missing, damaged, or shorter than the form.
         """
-        return read_clip(self.clip_path(record), form)
+        return read_clip(self.clip_path(record), form, fit)
 
     def refresh(self) -> None:
         """Read the records that were appended since the last look; an unfinished last line waits for its end.

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from understudy.clips import read_file
-from understudy.collection.asking import Asker, LeftOpen, Lost, Unreachable, Unsure
+from understudy.collection.asking import Asker, LeftOpen, Lost, Unreachable, Unsure, Unusable
 from understudy.collection.checks import Check, check_own_file, check_video
-from understudy.collection.delivery import Delivery
+from understudy.collection.delivery import Delivery, file_of
 from understudy.collection.ledger import JobRow, Ledger
 from understudy.collection.pace import Pace, Stopped
 from understudy.collection.policy import Ending, Outcome, Policy, kind_of
@@ -106,6 +106,8 @@ class Worker:
             self._ledger.release(key)
         if not reason:
             return Outcome(key, ending)
+        if ending in ("done", "unusable"):  # which name their file
+            return Outcome(key, ending, f"{reason} (prompt {job.prompt!r})", made=True)
         said, kind = f"prompt {job.prompt!r} (seed {job.seed}): {reason}", kind_of(reason, job.prompt)
         return Outcome(key, ending, said, kind, self._made(key), earlier)
 
@@ -123,6 +125,9 @@ class Worker:
             return "queued", ""
         except Unreachable as error:
             return "left", str(error)
+        except Unusable as error:
+            self._ledger.leave(job.key, str(error))
+            return "unusable", str(error)
         except LeftOpen as error:
             reason = f"{error}; the next collection asks for it by its id, --retry-unsure for a new one"
             self._ledger.leave(job.key, reason)
@@ -274,12 +279,13 @@ class Worker:
         finally:
             part.unlink(missing_ok=True)
         self._ledger.settle(job.key, number, "done", cost=status.cost)
-        return "done", ""
+        why = self._policy.objection(received) if self._policy.objection is not None else None
+        return "done", f"{file_of(self._teacher, handle) or 'its clip'} {why}" if why else ""
 
     def _keep(
         self, job: JobRow, number: int, handle: str, status: JobStatus, received: dict[str, object], part: Path
     ) -> None:
-        provenance: dict[str, object] = {}
+        provenance: dict[str, object] = {"file": file} if (file := file_of(self._teacher, handle)) else {}
         if not self._teacher.local:
             provenance = {"job": handle, "submission": number, **status.notes}
             if (cost := self._teacher.price(self._params) if status.cost is None else status.cost) is not None:

@@ -48,7 +48,7 @@ class Collect(RecipeVerb):
 
     def act(self, config: "RunConfig") -> int:
         """Collect, and say what came of it."""
-        from understudy.run.clips import build_teacher, collect
+        from understudy.run.clips import build_teacher, collect, forewarning, remarks
         from understudy.run.remarks import intake_notes
 
         given = {"budget": self.budget, "budget_clips": self.budget_clips, "permission": self.permission}
@@ -65,6 +65,8 @@ class Collect(RecipeVerb):
         for line in intake_notes(config):
             print(f"note: {line}")
         first = self._furthest(config)
+        for line in forewarning(config):
+            print(f"warning: {line}")
         report = collect(config, None, self._approve, self.held_out, self.retry_unsure, first, self.keep_refusals)
         print(
             f"{report.settled} of {report.total} clips settled in {config.clips.store}: {report.done} collected, "
@@ -72,6 +74,12 @@ class Collect(RecipeVerb):
         )
         if report.rejected:
             print(f"`understudy store requeue {config.clips.store}` takes refusals back")
+        if report.unusable:
+            print(f"skipped {report.unusable} of {report.total} files that cannot be read:")
+        for note in report.notes:
+            print(f"  {note}")
+        for remark in remarks(config, self.held_out):
+            print(f"{remark.what}: {remark.text}")
         if report.currency:
             print(f"spent in this store: {report.spent:.2f} {report.currency}")
         if report.unfunded:

@@ -201,7 +201,7 @@ class StoreImport(Verb):
             for prompt in folder.prompts():
                 for seed in range(folder.takes(prompt)):
                     data = folder.generate(prompt, seed, ClipParams())
-                    name = f"clip {seed} of prompt {prompt!r}"
+                    name = folder.file(prompt, seed)
                     yield Incoming(data, prompt, self.teacher or folder.name, seed, self.terms, {}, name)
             return
         counts: dict[str, int] = {}

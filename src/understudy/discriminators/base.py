@@ -12,7 +12,16 @@ class Discriminator(nn.Module):
     Preparing is kept apart from scoring, so that the teacher's clips are prepared once. Prepared clips are pixels, so
     noise can be added to them and scores can be differentiated by them. Parameters that need no gradient are frozen, and
     ``state_dict`` may leave them out.
+
+    Attributes:
+        every: it looks at every so many frames of a clip.
     """
+
+    every: int = 1
+
+    def view(self, clips: Tensor) -> Tensor:
+        """Return canonical clips [B, T, 3, H, W] in [0, 1] prepared, those frames of them that the network looks at."""
+        return self.prepare(clips[:, :: self.every])
 
     @abstractmethod
     def prepare(self, clips: Tensor) -> Tensor:
@@ -28,4 +37,4 @@ class Discriminator(nn.Module):
 
     def score(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return scores [B] of canonical clips [B, T, 3, H, W] in [0, 1], without instance noise."""
-        return self.logits(self.prepare(clips), self.encode_text(prompts))
+        return self.logits(self.view(clips), self.encode_text(prompts))

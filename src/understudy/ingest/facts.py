@@ -11,6 +11,7 @@ from av.video.reformatter import VideoReformatter
 
 from understudy import decoding
 from understudy.decoding import Limits
+from understudy.display import colour_tag, has_alpha, hdr_curve
 from understudy.ingest.marks import Marks
 
 
@@ -21,14 +22,18 @@ class VideoFacts:
     Attributes:
         container: FFmpeg's name of the file format, such as ``mp4`` or ``matroska``.
         codec: FFmpeg's name of the video codec, such as ``h264``.
-        width, height: pixels as shown, after any rotation.
+        width, height: pixels as shown: square ones, after any rotation.
         frames: frames decoded.
         fps: frames per second; the average when the rate varies.
         variable_rate: whether frames are unevenly spaced.
         seconds: how long it plays.
         pixel_format: FFmpeg's name, such as ``yuv420p``.
         bit_depth: bits of one colour component.
+        pixel_aspect: width of a stored pixel divided by its height; players show the picture that much wider.
         rotation: degrees anticlockwise by which a player turns it: 0, 90, 180 or 270.
+        mirrored: whether a player swaps left and right, before it turns it.
+        interlaced: whether a frame holds two fields, lines of two moments.
+        colour: the matrix that its colours are tagged with, such as ``bt709``; ``untagged``, then read as BT.601; ``rgb``.
         alpha: whether pixels carry transparency.
         hdr: whether brightness is coded by a high-dynamic-range curve (PQ or HLG).
         audio: whether there is sound.
@@ -50,7 +55,11 @@ class VideoFacts:
     seconds: float
     pixel_format: str
     bit_depth: int
+    pixel_aspect: float
     rotation: int
+    mirrored: bool
+    interlaced: bool
+    colour: str
     alpha: bool
     hdr: bool
     audio: bool
@@ -93,6 +102,7 @@ class _Seen:
     """What is noted of each frame on the way."""
 
     times: list[float | None] = field(default_factory=list)
+    interlaced: bool = False
     marks: Marks = field(default_factory=Marks)
 
 
@@ -115,13 +125,14 @@ def measure(file: BinaryIO, source: str, limits: Limits) -> VideoFacts:
 
     seen, reformatter = _Seen(), VideoReformatter()  # one for all frames: making it costs more than using it
     with decoding.opened(file, source, limits) as video:
-        for frame in decoding.frames(video, limits, hashed(video)):
+        for frame, display in decoding.frames(video, limits, hashed(video)):
             if seen.marks.wants(len(seen.times)):
-                grey = reformatter.reformat(frame, format="gray", threads=1).to_ndarray()
-                seen.marks.see(np.rot90(grey, k=decoding.quarter_turns(frame)))
+                grey = reformatter.reformat(frame, display.widened(frame), frame.height, "gray", threads=1)
+                seen.marks.see(display.upright(np.asarray(grey.to_ndarray(), np.uint8)))
+            seen.interlaced |= frame.interlaced_frame
             seen.times.append(frame.time)
         fps, variable = decoding.frame_rate(video.stream, seen.times, source)
-        width, height = decoding.shown_size(frame)
+        height, width = display.size(frame)
         return VideoFacts(
             container=video.kind,
             codec=video.stream.codec_context.name,
@@ -130,12 +141,16 @@ def measure(file: BinaryIO, source: str, limits: Limits) -> VideoFacts:
             frames=len(seen.times),
             fps=fps,
             variable_rate=variable,
-            seconds=_seconds(seen.times, fps, variable),
+            seconds=_seconds(seen.times, fps, variable, decoding.seconds_of(frame)),
             pixel_format=frame.format.name,
             bit_depth=max(component.bits for component in frame.format.components),
-            rotation=90 * decoding.quarter_turns(frame),
-            alpha=decoding.has_alpha(frame) or video.stream.metadata.get("alpha_mode") == "1",
-            hdr=decoding.is_hdr(frame),
+            pixel_aspect=display.aspect,
+            rotation=90 * display.turns,
+            mirrored=display.mirrored,
+            interlaced=seen.interlaced,
+            colour=colour_tag(frame),
+            alpha=has_alpha(frame) or video.stream.metadata.get("alpha_mode") == "1",
+            hdr=hdr_curve(frame) is not None,
             audio=bool(video.container.streams.audio),
             bars=seen.marks.bars(),
             watermark=seen.marks.watermark(),
@@ -145,11 +160,11 @@ def measure(file: BinaryIO, source: str, limits: Limits) -> VideoFacts:
         )
 
 
-def _seconds(times: list[float | None], fps: float, variable: bool) -> float:
-    """Return how long the clip plays: to the end of its last frame."""
+def _seconds(times: list[float | None], fps: float, variable: bool, shown: float) -> float:
+    """Return how long the clip plays: to the end of its last frame, which is ``shown`` so long where the file says it."""
     if not variable:
         return len(times) / fps
     first, last = times[0], times[-1]
     assert first is not None
     assert last is not None
-    return last - first + 1 / fps
+    return last - first + (shown or 1 / fps)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from understudy.clips import Clip, ClipForm
+from understudy.clips import Clip, ClipForm, Fit
 from understudy.decoding import Limits
 from understudy.errors import ClipError
 from understudy.ingest.facts import VideoFacts
@@ -66,18 +66,21 @@ class Guard:
             raise ClipError(f"{source or path} made the decoder answer nonsense; refused")
         return count
 
-    def read(self, path: str | Path, form: ClipForm | None = None, source: str | None = None) -> Clip:
+    def read(
+        self, path: str | Path, form: ClipForm | None = None, source: str | None = None, fit: Fit = "crop"
+    ) -> Clip:
         """Decode the video file ``path``, as it is or brought to ``form``.
 
         With a form only its frames leave the decoder: the file's frames nearest to the times ``k / form.fps``, resized
-        with antialiasing, each axis on its own. A variable rate is honoured. Without one, all frames come, and a
-        variable rate is taken for its average. Sound is dropped, rotation applied, transparency laid over black.
+        with antialiasing; ``fit`` says what happens to another aspect ratio. A variable rate is honoured. Without a
+        form, all frames come, and a variable rate is taken for its average. Sound is dropped, rotation, mirroring and
+        the pixels' aspect ratio are applied, transparency is laid over black.
 
         Raises:
-            ClipError: as `probe`; also when the clip is shorter than the form, or its frames are too many to hand back.
+            ClipError: as `probe`; also when the clip is HDR, shorter than the form, or its frames are too many to hand back.
         """
         with self._lock:
-            answer = self._ask_locked("frames", path, source, form=None if form is None else asdict(form))
+            answer = self._ask_locked("frames", path, source, form=None if form is None else asdict(form), fit=fit)
             try:
                 told = answer["frames"]
                 shape, fps = tuple(int(n) for n in told["shape"]), float(told["fps"])
@@ -309,7 +312,7 @@ def _as_file(data: bytes) -> Iterator[str]:
         yield file.name
 
 
-def read_clip(path: str | Path, form: ClipForm | None = None) -> Clip:
+def read_clip(path: str | Path, form: ClipForm | None = None, fit: Fit = "crop") -> Clip:
     """Decode the video file ``path`` in a shared guarded process; see `Guard.read`."""
     with _shared.borrow() as guard:
-        return guard.read(path, form)
+        return guard.read(path, form, None, fit)

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from understudy import decoding
-from understudy.clips import ClipForm, nearest_frames, resize
+from understudy.clips import ClipForm, Fit, fitted, nearest_frames, resize
 from understudy.decoding import Limits
+from understudy.display import pixels as upright
 from understudy.errors import ClipError
 from understudy.ingest.c2pa import read_manifest
 from understudy.ingest.facts import measure
@@ -50,7 +51,7 @@ def _answer(request: dict[str, Any], result: int) -> dict[str, Any]:
             if request["do"] == "manifest":
                 return {"manifest": read_manifest(file)}
             form = None if request["form"] is None else ClipForm(**request["form"])
-            return {"frames": _frames(file, request["source"], limits, form, result)}
+            return {"frames": _frames(file, request["source"], limits, form, request["fit"], result)}
     except ClipError as error:
         return {"refused": str(error)}
     except MemoryError:
@@ -88,7 +89,9 @@ def _regular(path: str, source: str) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def _frames(file: BufferedReader, source: str, limits: Limits, form: ClipForm | None, result: int) -> dict[str, Any]:
+def _frames(
+    file: BufferedReader, source: str, limits: Limits, form: ClipForm | None, how: Fit, result: int
+) -> dict[str, Any]:
     """Write the frames, uint8 [T, H, W, 3], to descriptor ``result`` and return their shape and rate."""
     kept: list[Frames] = []
     times: list[float | None] = []
@@ -97,24 +100,27 @@ def _frames(file: BufferedReader, source: str, limits: Limits, form: ClipForm | 
     written, shape = 0, (0, 0, 3)
     with decoding.opened(file, source, limits) as video:
         until = math.inf if form is None else _last_time(form, video)
-        for frame in decoding.frames(video, limits):
+        for frame, display in decoding.frames(video, limits):
             times.append(frame.time)
-            pixels = decoding.pixels(frame)
+            pixels, size = upright(frame, display, source), display.size(frame)
+            shown_for = decoding.seconds_of(frame)
             if form is None:
+                pixels = resize(pixels, *size)
                 shape = pixels.shape
                 written += pixels.nbytes
                 if written > limits.result_bytes:
                     raise ClipError(f"{source} is too large: its frames fill more than {limits.result_bytes} bytes")
                 _write(result, pixels)
             else:
-                kept.append(resize(pixels, form.height, form.width))
+                kept.append(fitted(pixels, form.height, form.width, how, size))
             if times[0] is not None and times[-1] is not None and times[-1] - times[0] > until:
                 break  # the rest was checked when the clip came in
         fps, variable = decoding.frame_rate(video.stream, times, source)
     if form is None:
         return {"shape": [len(times), *shape], "fps": fps}
+    last = shown_for or 1 / fps if variable else 1 / fps
     shown = np.array(times, dtype=float) - times[0] if variable else np.arange(len(times)) / fps
-    index = nearest_frames(shown, 1 / fps, form.fps, form.frames)
+    index = nearest_frames(shown, last, form.fps, form.frames)
     for i in index:
         _write(result, kept[i])
     return {"shape": [len(index), form.height, form.width, 3], "fps": form.fps}

@@ -41,7 +41,9 @@ class Adversary(Verdict):
         """Add the network, drawn from the run's seed, and its optimiser."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = build_discriminator(self.config, self.fps, student.vocabulary).to(student.device)
+            network = build_discriminator(self.config, self.fps, student.vocabulary, self.data.even_step).to(
+                student.device
+            )
         state.modules["discriminator"] = network
         state.optimisers["discriminator"] = adamw(network, self.config.lr, (0.5, 0.95), 1e-4)
 
@@ -56,7 +58,7 @@ class Adversary(Verdict):
 
     def view(self, state: TrainState) -> View:
         """Return what brings clips to the form that the network looks at."""
-        return network_of(state).prepare
+        return network_of(state).view
 
     def draw_real(self, clips: TeacherClips, index: Sequence[int], generator: torch.Generator) -> Tensor:
         """Draw one of the teacher's ``clips`` for every prompt index, as the network sees it [B, T', 3, H', W']."""

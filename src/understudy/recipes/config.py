@@ -80,6 +80,9 @@ class ClipsConfig(Section):
     """Which takes the teacher is asked for; apart from the run's seed, so that runs of other seeds share the store."""
     limit: int | None = Field(None, ge=1)
     """Train on this many of the clips only, drawn by the run's seed and spread over the prompts; null: all."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """What happens to clips of another aspect ratio than the student's: their middle is taken, black bars are put around
+    all of it, or it is pulled into shape."""
     damage: DamageConfig = DamageConfig()
     """Harm done to the training clips on their way from the store."""
 

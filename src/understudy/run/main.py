@@ -13,7 +13,7 @@ from understudy.objectives.gauges import shortcut_warning
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.run.arm import save_arm, train_arm
-from understudy.run.clips import training_clips
+from understudy.run.clips import even_step, remarks, training_clips
 from understudy.run.folder import arm_folder, check_claim, claim, config_hash, main_arm, summarise
 from understudy.run.log import RunLog, verdicts
 from understudy.run.measure import evaluator
@@ -60,9 +60,11 @@ def _stages(config: RunConfig, bundle: Bundle, log: RunLog) -> Path:
     """Do what is left of a run, stage by stage; return its folder."""
     out = config.out
     with log.timed("collecting teacher clips", "collect"):
-        pairs = training_clips(config, bundle.form)
+        pairs = training_clips(config, bundle.form, log.note)
+        for remark in remarks(config):
+            log.note(f"{remark.what}: {remark.text}")
         measuring = evaluator(config, bundle)
-        data = teacher_clips(pairs, bundle.form, bundle.codec)
+        data = teacher_clips(pairs, bundle.form, bundle.codec, even_step(config, bundle.form))
         log.keep("clips", len(pairs))
     with log.timed("measuring the start student and the teacher", "evaluate"):
         log.once("start", lambda: measuring.student("start", bundle.student))

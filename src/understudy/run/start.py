@@ -3,14 +3,27 @@
 from dataclasses import replace
 
 from understudy import flow
+from understudy.clips import ClipForm
 from understudy.codecs.wan import load_wan_codec
-from understudy.errors import ConfigError, PluginError
+from understudy.errors import ConfigError, PluginError, UnderstudyError
 from understudy.plugins import guarded, load
 from understudy.recipes.config import PythonStudentConfig, RunConfig
-from understudy.students.bundle import Bundle, load_bundle
+from understudy.students.bundle import Bundle, bundle_form, load_bundle
 from understudy.students.checkpoints.read import names_public_checkpoint
-from understudy.students.checkpoints.start import public_bundle
+from understudy.students.checkpoints.start import chosen_preset, clip_form, public_bundle
 from understudy.students.umt5 import UMT5Text
+
+
+def start_form(config: RunConfig) -> ClipForm | None:
+    """Return the clips that the recipe's student draws, without loading it; None when that is not known yet."""
+    if config.student.kind == "python":
+        return None
+    try:
+        if config.student.preset is not None:
+            return clip_form(config.student, chosen_preset(config.student))
+        return bundle_form(config.student.start)
+    except UnderstudyError:  # whoever loads the student says what is wrong
+        return None
 
 
 def load_start(config: RunConfig) -> Bundle:

@@ -116,6 +116,21 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
     return Bundle(student.eval().requires_grad_(False), own.eval().requires_grad_(False), sampler, form, str(name))
 
 
+def bundle_form(name: str | Path) -> ClipForm:
+    """Return the clips that a bundle's student draws, without loading its weights.
+
+    Raises:
+        CheckpointError: the folder is missing or its ``config.json`` does not say.
+    """
+    folder = bundle_folder(str(name))
+    try:
+        return ClipForm(**_read_config(folder)["form"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not describe a student ({error}): save it again"
+        ) from error
+
+
 def bundle_folder(name: str) -> Path:
     """Return the folder a bundle name stands for: builtin, a bundle folder, or a run folder's final student."""
     if name.startswith(BUILTIN):

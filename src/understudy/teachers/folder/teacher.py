@@ -65,6 +65,16 @@ class FolderTeacher:
         """Return how many clips the folder has for ``prompt``."""
         return len(self._clips.get(normalise(prompt), ()))
 
+    def file(self, prompt: str, seed: int) -> str:
+        """Return the name of the file that `generate` hands out, relative to the folder."""
+        files: Sequence[Path | TarClip] = self._clips.get(normalise(prompt), ())
+        if not files:
+            return ""
+        file = files[seed % len(files)]
+        if isinstance(file, TarClip):
+            return f"{file.tar.name}/{file.key}"
+        return (file.relative_to(self.path) if file.is_relative_to(self.path) else file).as_posix()
+
     def generate(self, prompt: str, seed: int, params: ClipParams) -> bytes:
         """Return one clip of ``prompt`` as it lies in the folder, whatever ``params`` ask for.
 
