@@ -8,6 +8,7 @@ from pathlib import Path
 
 from understudy.errors import ConfigError
 from understudy.files import sha256_hex
+from understudy.reading import TEXT_BYTES, Unreadable, read_limited
 
 
 def normalise(text: str) -> str:
@@ -40,18 +41,18 @@ def read_prompts(path: str | Path) -> list[str]:
     return prompts
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str, limit: int = TEXT_BYTES) -> str:
     """Return the UTF-8 text of ``path`` (a byte-order mark is dropped); ``what`` names it in errors.
 
     Raises:
-        ConfigError: it is missing, unreadable or not UTF-8.
+        ConfigError: it is missing, unreadable, no regular file, larger than ``limit`` bytes or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_limited(path, limit).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise ConfigError(f"{what} {path} does not exist") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {what} {path}: {(error.strerror or str(error)).lower()}") from None
+    except Unreadable as error:
+        raise ConfigError(f"cannot read {what} {path}: {error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{what} {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
@@ -69,7 +70,7 @@ def jsonl_rows(text: str, source: Path, columns: tuple[str, ...]) -> list[tuple[
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{source} line {number} is not JSON ({error})") from None
         rows.append(_cells(row if isinstance(row, dict) else {}, columns, f"{source} line {number}"))
     return rows

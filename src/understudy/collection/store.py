@@ -9,8 +9,9 @@ Layout::
 
 import json
 import os
+import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -23,6 +24,7 @@ from understudy.errors import ClipError, StoreError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
 from understudy.ingest.guard import GuardPool, read_clip
 from understudy.prompts import normalise
+from understudy.reading import Unreadable, open_regular
 
 try:
     import fcntl
@@ -326,24 +328,29 @@ class ClipStore:
         return problems
 
     def pack(self) -> list[Path]:
-        """Remove the files that no record names, left by writers that were killed; return them."""
+        """Remove the files that no record names, left by writers that were killed; return them.
+
+        Links are not followed, and nothing outside the store is touched; the lock made for this goes as well.
+        """
         with self._locked():
             self._repair()
             self.refresh()
             self._drop_temporary_files()
             named = {self.clip_path(record) for record in self if record.clip is not None}
-            orphans = [p for p in sorted((self.path / "clips").glob("*/*.mp4")) if p.is_file() and p not in named]
-            for path in orphans:
-                path.unlink()
-        return orphans
+            removed = _removed(self.path / "clips", lambda path: path.suffix == ".mp4" and path not in named)
+            with suppress(OSError):
+                os.unlink(self.path / ".lock")
+        return removed
 
     @contextmanager
     def _reading(self) -> Iterator[BinaryIO]:
         """Open the ledger to read."""
         try:
-            file = open(self._ledger, "rb")  # noqa: SIM115
-        except OSError as error:
-            raise StoreError(f"cannot read {self._ledger}: {_reason(error)}") from None
+            file = open_regular(self._ledger)
+        except FileNotFoundError:
+            raise StoreError(f"cannot read {self._ledger}: no such file or directory") from None
+        except Unreadable as error:
+            raise StoreError(f"cannot read {self._ledger}: {error}") from None
         with file:
             yield file
 
@@ -398,15 +405,23 @@ class ClipStore:
 
     def _drop_temporary_files(self) -> None:
         """Remove half-written clips; needs the lock, under which every one belongs to a dead writer."""
-        for path in (self.path / "clips").glob(f"*/{TEMPORARY_PREFIX}*"):
-            path.unlink(missing_ok=True)
+        _removed(self.path / "clips", lambda path: path.name.startswith(TEMPORARY_PREFIX))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep every other writer out, in this process and in others."""
         with _THREADS:
+            descriptor = self._lock()
             try:
-                descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+                yield
+            finally:
+                os.close(descriptor)  # which lets the lock go
+
+    def _lock(self) -> int:
+        """Return a descriptor that holds the lock; `pack` may take its file away while others wait for it."""
+        while True:
+            try:
+                descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             except OSError as error:
                 raise StoreError(f"cannot write in clip store {self.path}: {_reason(error)}") from None
             try:
@@ -414,9 +429,43 @@ class ClipStore:
                     # A file system without locks leaves it to the user to run one writer at a time.
                     with suppress(OSError):
                         fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield
+                there, own = os.stat(self.path / ".lock"), os.fstat(descriptor)
+                if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino):
+                    return descriptor
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+
+def _removed(folder: Path, unwanted: Callable[[Path], bool]) -> list[Path]:
+    """Remove the unwanted regular files one level below ``folder`` and return them; no link is followed on the way."""
+    found: list[Path] = []
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        top = os.open(folder, flags)
+    except OSError:  # a link, or nothing there
+        return found
+    try:
+        for shard in sorted(os.listdir(top)):
+            try:
+                inner = os.open(shard, flags, dir_fd=top)
+            except OSError:
+                continue
+            try:
+                for name in sorted(os.listdir(inner)):
+                    path = folder / shard / name
+                    regular = stat.S_ISREG(os.stat(name, dir_fd=inner, follow_symlinks=False).st_mode)
+                    if regular and unwanted(path):
+                        os.unlink(name, dir_fd=inner)
+                        found.append(path)
             finally:
-                os.close(descriptor)  # which lets the lock go
+                os.close(inner)
+    finally:
+        os.close(top)
+    return found
 
 
 def _packed(key: str) -> bytes:
@@ -432,7 +481,7 @@ def _parse(line: bytes) -> ClipRecord | None:
     try:
         values = {"provenance": {}, **json.loads(line)}  # which earlier versions did not write
         record = ClipRecord(**{field.name: values[field.name] for field in fields(ClipRecord)})
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     clip_fits = isinstance(record.clip, str) and len(record.clip) == 64 and record.clip.isalnum()
     return record if record.status == "rejected" or (record.status == "done" and clip_fits) else None

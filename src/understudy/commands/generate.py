@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from understudy.commands.base import UsageError, Verb
+from understudy.commands.base import UsageError, Verb, say
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Generate(Verb):
             given=self.given,
         )
         for path in paths:
-            print(path)
+            say(path)
         return 0
 
     def _stream(self, prompts: Sequence[str], switches: Sequence[tuple[float, str]]) -> int:

@@ -9,6 +9,7 @@ from understudy.collection.collect import collect as collect_jobs
 from understudy.collection.damage import damaged, limited
 from understudy.collection.ledger import Budget
 from understudy.collection.store import ClipStore
+from understudy.errors import StoreError
 from understudy.recipe.config import DamageConfig, RunConfig
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.teachers.base import JobTeacher, Teacher
@@ -50,13 +51,23 @@ def collect(
     return collect_jobs(
         build_teacher(config),
         jobs,
-        ClipStore(held_out_store(config) if held_out else config.clips.store, create=True),
+        open_store(held_out_store(config) if held_out else config.clips.store),
         config.teacher.clip_params(),
         on_progress,
         policy(config, retry_unsure),
         config.collection.permission,
         approve,
     )
+
+
+def open_store(path: Path) -> ClipStore:
+    """Return the store to collect into, made when missing; one that cannot be written may still have every clip."""
+    try:
+        return ClipStore(path, create=True)
+    except StoreError:
+        if not (path / "records.jsonl").is_file():
+            raise
+        return ClipStore(path)
 
 
 def held_out_store(config: RunConfig) -> Path:
@@ -85,7 +96,7 @@ def collected(
 
     The clips are as they are, or in ``form``.
     """
-    teacher, store = build_teacher(config), ClipStore(store_path, create=True)
+    teacher, store = build_teacher(config), open_store(store_path)
     jobs = plan_jobs(prompts, per_prompt, config.clips.seed)
     collect_jobs(teacher, jobs, store, config.teacher.clip_params(), None, policy(config), config.collection.permission)
     wanted = {(job.prompt, job.seed) for job in jobs}

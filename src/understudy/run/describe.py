@@ -6,6 +6,7 @@ from understudy import flow
 from understudy.codecs.base import latent_frames
 from understudy.errors import UnderstudyError
 from understudy.recipe.config import RunConfig
+from understudy.run.checks import check
 from understudy.run.clips import build_teacher
 from understudy.run.cost import cost_lines
 from understudy.run.folder import main_arm
@@ -18,6 +19,7 @@ def describe(config: RunConfig) -> list[str]:
     if config.student.preset is not None:
         return _describe_public(config)
     bundle = load_start(config)
+    notes = check(config, bundle)
     spec = bundle.student.spec
     training, held_out = training_prompts(config), held_out_prompts(config)
     parameters = sum(p.numel() for p in bundle.student.parameters())
@@ -35,6 +37,7 @@ def describe(config: RunConfig) -> list[str]:
         f"update: {batch} rollouts of {tokens} tokens, {config.train.steps} updates"
         + (f" after {warmup} of warm-up" if warmup else ""),
         f"arms: {', '.join([*config.compare, main_arm(config)])}",
+        *(f"note: {note}" for note in notes),
         f"run folder: {config.out}",
     ]
 

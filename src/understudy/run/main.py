@@ -11,18 +11,22 @@ from understudy.objectives.gauges import shortcut_warning
 from understudy.recipe.config import RunConfig
 from understudy.recipe.files import load_recipe
 from understudy.run.arm import save_arm, train_arm
+from understudy.run.checks import check
 from understudy.run.clips import training_clips
-from understudy.run.folder import arm_folder, claim, config_hash, main_arm, summarise
+from understudy.run.folder import arm_folder, claim, main_arm, summarise
+from understudy.run.identity import config_hash
 from understudy.run.log import RunLog, verdicts
 from understudy.run.measure import evaluator
 from understudy.run.process import prepare_process
 from understudy.run.start import load_start
+from understudy.run_lock import while_holding
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.training.data import TeacherClips, teacher_clips
 from understudy.training.loop import Arm
 
 
+@while_holding(lambda config: config.out)
 def run(config: RunConfig) -> Path:
     """Do the whole run, or what is left of it; return its folder.
 
@@ -35,6 +39,8 @@ def run(config: RunConfig) -> Path:
     claim(config)
     log = RunLog(out)
     bundle = load_start(config)
+    for line in check(config, bundle):
+        log.note(line)
     with log.timed("collecting teacher clips", "collect"):
         pairs = training_clips(config, bundle.form)
         measuring = evaluator(config, bundle)
@@ -80,6 +86,7 @@ def train_and_judge(config: RunConfig, name: str, data: TeacherClips, bundle: Bu
     return trained
 
 
+@while_holding(lambda run_folder: run_folder, make=False)
 def evaluate(run_folder: Path) -> dict[str, Any]:
     """Measure a finished run's student again, rewrite summary.json, and return it.
 
