@@ -1,5 +1,6 @@
 """Writing files so that a reader sees the old content or the new content, never half of either."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from understudy.errors import UnderstudyError
+
+_UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS)  # what file systems say that sync no folders
 
 TEMPORARY_PREFIX = ".tmp-"
 """Every half-written file starts with this; a leftover one belongs to a killed process."""
@@ -154,14 +157,19 @@ def append_line(path: str | Path, line: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or a rename in a folder, survive a power cut, where the system lets ``path`` be synced."""
+    """Make a file's content, or a rename in a folder, survive a power cut, where the system lets ``path`` be synced.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return
     try:
         os.fsync(descriptor)
-    except OSError:
-        pass
+    except OSError as error:
+        if error.errno not in _UNSYNCED:
+            raise
     finally:
         os.close(descriptor)

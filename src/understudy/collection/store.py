@@ -411,33 +411,35 @@ class ClipStore:
     def _locked(self) -> Iterator[None]:
         """Keep every other writer out, in this process and in others."""
         with _THREADS:
-            descriptor = self._lock()
+            descriptor = _lock(self.path)
             try:
                 yield
             finally:
                 os.close(descriptor)  # which lets the lock go
 
-    def _lock(self) -> int:
-        """Return a descriptor that holds the lock; `pack` may take its file away while others wait for it."""
-        while True:
-            try:
-                descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            except OSError as error:
-                raise StoreError(f"cannot write in clip store {self.path}: {_reason(error)}") from None
-            try:
-                if fcntl is not None:
-                    # A file system without locks leaves it to the user to run one writer at a time.
-                    with suppress(OSError):
-                        fcntl.flock(descriptor, fcntl.LOCK_EX)
-                there, own = os.stat(self.path / ".lock"), os.fstat(descriptor)
-                if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino):
-                    return descriptor
-            except FileNotFoundError:
-                pass
-            except BaseException:
-                os.close(descriptor)
-                raise
+
+def _lock(folder: Path) -> int:
+    """Return a descriptor that holds the lock of a store; `pack` may take its file away while others wait for it."""
+    path = folder / ".lock"
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise StoreError(f"cannot write in clip store {folder}: {_reason(error)}") from None
+        try:
+            if fcntl is not None:
+                # A file system without locks leaves it to the user to run one writer at a time.
+                with suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+            there, own = os.stat(path), os.fstat(descriptor)
+            if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
             os.close(descriptor)
+            raise
+        os.close(descriptor)
 
 
 def _removed(folder: Path, unwanted: Callable[[Path], bool]) -> list[Path]:
