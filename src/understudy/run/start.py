@@ -34,8 +34,9 @@ def load_start(config: RunConfig) -> Bundle:
     if config.student.window is not None or config.student.sink is not None:
         bundle = bundle.with_window(config.student.window, config.student.sink)
     levels = bundle.levels if config.student.levels is None else config.student.levels
-    for own in flow.level_lists(levels):
-        if not own or own[0] != 1 or any(a <= b for a, b in zip(own, (*own[1:], 0.0), strict=True)):
-            raise ConfigError(f"student.levels {list(own)} must fall from 1 and stay above 0")
+    try:
+        flow.check_levels(levels)
+    except ValueError as error:
+        raise ConfigError(f"student.{error}") from None
     bundle.to(config.device)
     return replace(bundle, levels=levels)

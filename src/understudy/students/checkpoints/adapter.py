@@ -5,7 +5,7 @@ returns, ``base_model.model.blocks.0.self_attn.q.lora_A.weight`` [rank, D_in] an
 of the blocks. The scale alpha / rank is in its recipe only (256 / 256); a PEFT adapter has it in adapter_config.json.
 """
 
-import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +15,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from understudy.errors import CheckpointError
+from understudy.reading import Unreadable, read_json
 from understudy.students.bundle import check_tensors, read_tensors
 from understudy.students.checkpoints.layout import module_names
 from understudy.students.checkpoints.read import Checkpoint, load_plain, strip_prefixes
@@ -40,7 +41,16 @@ def with_adapter(base: Checkpoint, path: str | Path, alpha: float | None = None)
     content, told = _read(source)
     halves = _halves(content, source)
     rank = next(iter(halves.values())).shape[0]
-    numerator = float(alpha if alpha is not None else told.get("lora_alpha", rank))
+    numerator = alpha if alpha is not None else told.get("lora_alpha", rank)
+    if (
+        isinstance(numerator, bool)
+        or not isinstance(numerator, int | float)
+        or not math.isfinite(numerator)
+        or not rank
+    ):
+        raise CheckpointError(
+            f"{source} has the scale {str(numerator)[:40]} over rank {rank}: these are no numbers above 0"
+        )
     names = module_names(base.sizes.layers, base.sizes.image_dim is not None)
     linear = {name for name in names if name.startswith("blocks.") and f"{name}.bias" in base.tensors}
     linear = {name for name in linear if base.tensors[f"{name}.weight"].ndim == 2}
@@ -63,9 +73,10 @@ def _read(source: Path) -> tuple[Any, Mapping[str, Any]]:
     """Return what an adapter's file holds, and its adapter_config.json if it has one."""
     if source.is_dir():
         try:
-            return read_tensors(source / WEIGHTS), json.loads((source / SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            told = read_json(source / SETTINGS)
+        except (OSError, Unreadable) as error:
             raise CheckpointError(f"{source} is no PEFT adapter ({error}): it has {WEIGHTS} and {SETTINGS}") from None
+        return read_tensors(source / WEIGHTS), told if isinstance(told, dict) else {}
     if source.suffix == ".safetensors":
         return read_tensors(source), {}
     return load_plain(source), {}

@@ -4,7 +4,6 @@ Whatever the nesting, the prefixes and the layout, what comes out is the same: e
 original Wan name. Nothing is executed: ``.pt`` files are read as tensors and plain values or not at all.
 """
 
-import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,14 @@ import torch
 from torch import Tensor
 
 from understudy.errors import CheckpointError
+from understudy.reading import Unreadable, read_json
 from understudy.students.bundle import BUILTIN, bundle_folder, check_tensors, read_tensors
 from understudy.students.checkpoints.layout import Layout, WanSizes, layout_of, renamed, shapes, sizes_of
 
 WEIGHTS: Final = ("generator_ema", "generator", "model", "state_dict")
 """Where trainers put the student's weights, the first one there is taken; a ``critic`` beside them is never read."""
 
+_DEEPEST: Final = 8  # a file may hold itself
 _TORCH_FILES: Final = (".pt", ".pth", ".bin", ".ckpt")
 _WRAPPERS: Final = re.compile(r"(?:^|(?<=\.))(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
 _PREFIXES: Final = ("module.", "generator.", "model.", "diffusion_model.", "transformer.")
@@ -138,6 +139,8 @@ def _choose(content: Any, weights: str | None, path: Path) -> tuple[dict[str, Te
         name = next((key for key in wanted if isinstance(content.get(key), Mapping)), None)
         if name is None:
             break
+        if len(chosen) == _DEEPEST:
+            raise CheckpointError(f"{path} holds {'.'.join(chosen)} and so on without end: this is no state dict")
         chosen.append(name)
         content, wanted = content[name], WEIGHTS
     held = sorted(map(str, content)) if isinstance(content, Mapping) else [type(content).__name__]
@@ -194,8 +197,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = read_json(path)
+    except (OSError, Unreadable) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): fetch it again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object: fetch it again")
