@@ -1,6 +1,6 @@
 # Every target that needs an environment makes it first, in .venv, from the pins in constraints.txt.
 
-RECIPE ?= recipes/quickstart.yaml
+RECIPE ?= quickstart
 # Test processes; each holds torch to one thread, so this is the number of cores in use.
 WORKERS ?= 2
 # Extra pip arguments for torch alone, to choose its build (an index of CPU or CUDA wheels).
@@ -21,7 +21,7 @@ DEV := $(VENV)/.dev
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-quickstart: $(CORE) ## train the smallest recipe from nothing (RECIPE=path for another)
+quickstart: $(CORE) ## train the smallest recipe from nothing (RECIPE=name or path for another)
 	$(BIN)/understudy train $(RECIPE)
 
 test: lint ## everything that has to hold: lint, then all tests

@@ -24,8 +24,8 @@ from understudy.discriminators.base import Discriminator
 from understudy.evaluation.law import law_error
 from understudy.evaluation.parse import track
 from understudy.objectives.build import build_objective
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.active import prompt_margins
 from understudy.run.clips import build_teacher
 from understudy.run.margins import furthest_first
@@ -105,7 +105,7 @@ def main() -> None:
         "train.steps": options.updates,
         "prompts.per_scene": 2,
     }
-    config = load_recipe("recipes/quickstart.yaml", [(key, str(value)) for key, value in overrides.items()])
+    config = load_recipe("quickstart", [(key, str(value)) for key, value in overrides.items()])
     bundle = load_start(config)
     rng = np.random.default_rng(seed)
     prompts = [training_prompts(config)[i] for i in rng.permutation(len(training_prompts(config)))]

@@ -1,4 +1,4 @@
-"""Clips of runs that failed on purpose, and what their gauges said, from `understudy bench recipes/bench/failures.yaml`.
+"""Clips of runs that failed on purpose, and what their gauges said, from `understudy bench failures`.
 
     python benchmarks/failures.py runs/bench/failures --pictures docs/failures --out benchmarks/results/failures
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.prompts import held_out_prompts
 from understudy.students.bundle import load_bundle
 from understudy.students.generate import draw_clips
@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.pictures.mkdir(parents=True, exist_ok=True)
-    prompts = held_out_prompts(load_recipe("recipes/bench/base.yaml", ()))
+    prompts = held_out_prompts(load_recipe("bench/base", ()))
     chosen = [prompts[i] for i in np.linspace(0, len(prompts) - 1, SHOWN).round().astype(int)]
     rows = []
     for path in sorted(options.suite.glob("all/*/seed-0/result.json")):

@@ -5,13 +5,11 @@
 Eight times 16 of the quickstart's prompts, with other noise each time.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from understudy.clips import laplacian_variance
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.prompts import training_prompts
 from understudy.students.bundle import load_bundle
 from understudy.students.generate import own_and_hasty
@@ -22,7 +20,7 @@ PROMPTS, TIMES = 16, 8
 def main() -> None:
     """Print the shares of each student."""
     torch.set_num_threads(1)
-    known = sorted(set(training_prompts(load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart.yaml"))))
+    known = sorted(set(training_prompts(load_recipe("quickstart"))))
     for name in ("builtin:frame", "builtin:block", "builtin:base"):
         bundle, shares = load_bundle(name), []
         for seed in range(TIMES):

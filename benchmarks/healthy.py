@@ -2,7 +2,7 @@
 
     python benchmarks/healthy.py METRICS [METRICS ...] --out src/understudy/assets/healthy.json --picture docs/healthy.png
 
-METRICS are the metrics.jsonl of runs that differ in their seeds alone, as `understudy bench recipes/bench/main.yaml`
+METRICS are the metrics.jsonl of runs that differ in their seeds alone, as `understudy bench main`
 leaves them.
 """
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from understudy.training.afd import AFD, Rollouts
 
 from understudy.bench import cell as bench
 from understudy.bench.suite import cells, load_suite
@@ -24,7 +25,6 @@ from understudy.run.clips import collect
 from understudy.run.process import keep_freed_memory
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law
-from understudy.training.afd import AFD, Rollouts
 from understudy.training.state import TrainState
 
 SHOWN: Final = ("law_error", "motion_distance", "look_error", "sharpness", "permanence")
@@ -42,7 +42,7 @@ def minus_law_error(self: AFD, state: TrainState, own: Rollouts) -> Tensor:
 def main() -> None:
     """Run one cell and append a line of its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", type=Path, default=Path("recipes/bench/main.yaml"))
+    parser.add_argument("--suite", type=Path, default=Path("main"))
     parser.add_argument("--setting", default="all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Add the finished cells of a suite's run to those in the repository, and make its tables and plots again from all.
 
-    python benchmarks/publish.py recipes/bench/main.yaml RUN [RUN ...] --command "understudy bench ..."
+    python benchmarks/publish.py main RUN [RUN ...] --command "understudy bench ..."
 
 RUN is a suite's folder of results, as `understudy bench` left it. Results go to benchmarks/results/bench/, into the folder
 with the suite's name. A cell that the repository has is left as it is, and said, unless --replace says otherwise; a row that

@@ -20,7 +20,7 @@ from understudy.training.afd import AFD, Rollouts, network_of
 
 from understudy.objectives.build import build_objective
 from understudy.objectives.gauges import correlation, pair_accuracy
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import collect, training_clips
 from understudy.run.process import keep_freed_memory
 from understudy.run.start import load_start
@@ -76,7 +76,7 @@ def main() -> None:
 
 def _warmed_up(changes: dict[str, Any], seed: int) -> tuple[AFD, TrainState]:
     fields = [("seed", str(seed)), *((key, json.dumps(value)) for key, value in changes.items())]
-    config = load_recipe(Path("recipes/quickstart.yaml"), fields)
+    config = load_recipe("quickstart", fields)
     bundle = load_start(config)
     collect(config)
     data = teacher_clips(training_clips(config, bundle.form), bundle.form, bundle.codec)

@@ -17,7 +17,7 @@ import torch
 
 from understudy.clips import decode_mp4
 from understudy.objectives.build import build_objective
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.prompts import training_prompts
 from understudy.run.start import load_start
@@ -29,7 +29,7 @@ from understudy.training.data import teacher_clips
 def main() -> None:
     """Time the parts and print their shares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", nargs="?", default="recipes/quickstart.yaml")
+    parser.add_argument("recipe", nargs="?", default="quickstart")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)

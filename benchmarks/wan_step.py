@@ -22,7 +22,7 @@ from understudy.training.afd import AFD, Rollouts
 
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.objectives.afd.config import AFDConfig
-from understudy.recipe.config import LoraConfig, TrainConfig
+from understudy.recipes.config import LoraConfig, TrainConfig
 from understudy.run.cost import WanCost, memory, peak
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import WanSpec, preset, wan_1_3b
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def afd(student: WanStudent, levels: Any, frames: int, options: argparse.Namespace) -> AFD:
-    """Return the objective of recipes/selfforcing_1.3b.yaml with a small discriminator on stand-in pixels."""
+    """Return the objective of the recipe selfforcing_1.3b with a small discriminator on stand-in pixels."""
     settings = AFDConfig(
         group=options.clips,
         beta=0.1,

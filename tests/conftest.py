@@ -10,7 +10,7 @@ from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.build import build_objective
 from understudy.objectives.config import ObjectiveSection
-from understudy.recipe.config import LoraConfig, RunConfig, StudentConfig, TrainConfig
+from understudy.recipes.config import LoraConfig, RunConfig, StudentConfig, TrainConfig
 from understudy.students.bundle import Bundle, ClipForm, save_bundle
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 from understudy.training.data import TeacherClips

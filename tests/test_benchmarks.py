@@ -37,3 +37,16 @@ def test_the_wan_step_benchmark(more: tuple[str, ...], tmp_path: Path) -> None:
     assert found["loss"] > 0
     assert found["update_of_rollout"] == pytest.approx(found["update_seconds"] / found["rollout_seconds"])
     assert found["estimated_gib"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_paid_work(tmp_path: Path) -> None:
+    pytest.importorskip("httpx")
+    command = [sys.executable, str(ROOT / "benchmarks" / "paid.py"), "--small", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    found = json.loads((tmp_path / "paid.json").read_text())
+    assert [line for trial in found["trials"].values() for line in trial["bad"]] == []
+    assert done.returncode == 0, done.stderr
+    assert found["signals"]["SIGINT"]["unsure"] == found["signals"]["SIGTERM"]["unsure"] == 0
+    assert found["answers"] > 40
+    assert "every count has to be 0" in (tmp_path / "paid.md").read_text()

@@ -17,7 +17,7 @@ from understudy.collection.collect import CollectReport
 from understudy.collection.store import ClipStore
 from understudy.commands.base import RecipeVerb
 from understudy.errors import ConfigError
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.training.loop import Interrupted
 
 MINI = """
@@ -215,6 +215,7 @@ def test_generate_passes_everything_on(understudy: Run, monkeypatch: pytest.Monk
     options = "--out o --seconds 2.5 --seed 3 --per-prompt 4 --window 5 --sink 1 --threads 2 --given g.png"
     switch = ("--switch", "8s: a  blue ball", "9:c")
     assert understudy("generate", "builtin:frame", "a", "b", *options.split(), *switch).out == "a.mp4\n"
+    assert callable(calls[0].pop("say"))
     assert calls == [
         {
             "bundle": "builtin:frame",

@@ -111,3 +111,38 @@ def test_no_key_is_one_clear_line(recipe, monkeypatch, capsys) -> None:
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     assert main(["collect", str(recipe(READ + ", key_env: NO_SUCH_KEY")), "--yes"]) == 1
     assert "set the environment variable NO_SUCH_KEY" in capsys.readouterr().err
+
+
+def test_the_exit_status_says_what_happened_and_refusals_can_be_taken_back(world, recipe, tmp_path, capsys) -> None:
+    path, draw = str(recipe()), world.submit
+    world.fault = lambda stage, kinds: "403" if stage == "submit" else ""
+    assert main(["collect", path, "--yes"]) == 3
+    assert "stay queued" in capsys.readouterr().err
+    world.fault = lambda stage, kinds: "500" if stage == "submit" else ""
+    assert main(["collect", path, "--yes"]) == 4
+    assert "--retry-unsure asks again, and may pay twice" in capsys.readouterr().err
+    world.fault = lambda stage, kinds: ""
+    assert main(["collect", path, "--yes"]) == 4  # they are not asked for again
+    assert len(world.jobs) == 0
+
+    def refuse(request, key, name=""):
+        job = draw(request, key, name)
+        job.ended = "moderated"
+        return job
+
+    world.submit = refuse
+    assert main(["collect", path, "--yes", "--retry-unsure"]) == 0
+    said = capsys.readouterr().out
+    assert "2 refused by the teacher" in said
+    assert f"`understudy store requeue {tmp_path / 'store'}` takes refusals back" in said
+    for more, words in (
+        (["--reason", "no such"], "0 refusals taken"),
+        (["--dry-run"], "2 refusals would be"),
+        ([], "2 ref"),
+    ):
+        assert main(["store", "requeue", str(tmp_path / "store"), *more]) == 0
+        assert words in capsys.readouterr().out
+    world.submit = draw
+    assert main(["collect", path, "--yes"]) == 0
+    assert "2 of 2 clips settled" in capsys.readouterr().out
+    assert {record.status for record in ClipStore(tmp_path / "store")} == {"done"}

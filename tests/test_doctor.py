@@ -12,8 +12,8 @@ from understudy.collection.store import ClipStore, Origin
 from understudy.doctor import Finding, diagnose
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.reference import BUCKETS, load_reference
-from understudy.recipe.config import RunConfig, TrainConfig
-from understudy.recipe.files import dump, load_recipe
+from understudy.recipes.config import RunConfig, TrainConfig
+from understudy.recipes.files import dump, load_recipe
 from understudy.run.clips import collect
 from understudy.run.folder import config_hash
 from understudy.students.bundle import load_bundle, save_bundle

@@ -6,11 +6,12 @@ import pytest
 import yaml
 
 from understudy.cli import main
-from understudy.recipe.files import load_recipe
+from understudy.recipes import shipped
+from understudy.recipes.files import load_recipe
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world.teacher import WorldTeacher
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+RECIPES = shipped.FOLDER
 SMALL = [
     "--discriminator.warmup=2",
     "--discriminator.pool=4",

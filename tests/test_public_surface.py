@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from understudy import cli
-from understudy.recipe.tree import config_fields
+from understudy.recipes.tree import config_fields
 
 SURFACE = Path(__file__).parent / "data" / "surface.txt"
 HOW = (

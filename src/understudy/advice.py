@@ -98,5 +98,5 @@ def advise(facts: Facts) -> list[str]:
         method,
         f"{facts.steps} sampling step(s), {facts.hasty:.0%} as sharp in one{close}, {facts.clips} clips; left open by the "
         f"prompts: {open_parts}; {looks}",
-        "rules of thumb; `understudy bench recipes/bench/where.yaml` measures them in the embedded world",
+        "rules of thumb; `understudy bench where` measures them in the embedded world",
     ]

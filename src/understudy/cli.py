@@ -1,7 +1,8 @@
 """The command line: reads it into one of the verbs of ``commands``, does that, and says what went wrong.
 
-Exit status: 0 done, 1 an error (one ``error:`` line for each problem), 2 wrong usage, 128 + n stopped by signal n (130
-for Ctrl-C), 141 nobody reads the output any more. ``UNDERSTUDY_TRACEBACK=1`` shows tracebacks.
+Exit status: 0 done, 1 an error (one ``error:`` line for each problem), 2 wrong usage, 3 a teacher takes no further jobs, 4 a
+collection has ended and jobs failed, are left or unsure, 128 + n stopped by signal n (130 for Ctrl-C), 141 nobody reads the
+output any more. ``UNDERSTUDY_TRACEBACK=1`` shows tracebacks.
 """
 
 import difflib
@@ -88,7 +89,7 @@ def _dispatch(args: list[str]) -> int:
         rest, overrides = _split(name, rest)
     verb = _parse(name, rest)
     if isinstance(verb, RecipeVerb):
-        from understudy.recipe.files import load_recipe
+        from understudy.recipes.files import load_recipe
 
         return verb.do_with(load_recipe(verb.recipe, overrides))
     status: int = verb.do()
@@ -158,7 +159,7 @@ def _flat(box: str) -> str:
 
 def _split(name: str, args: Sequence[str]) -> tuple[list[str], Overrides]:
     """Take the config fields (``--section.field VALUE``) out of ``args``; return the rest and them."""
-    from understudy.recipe.tree import canonical_key, near_key
+    from understudy.recipes.tree import canonical_key, near_key
 
     flags = [field.name.replace("_", "-") for field in fields(VERBS[name]) if field.name != "recipe"]
     rest: list[str] = []
@@ -195,11 +196,13 @@ def _tell(error: BaseException, signals: Sequence[int] = ()) -> int:
         traceback.print_exception(error)
     signal = getattr(error, "signal", None)
     if isinstance(error, KeyboardInterrupt):
-        word, text, status = "stopped", str(error) or "run the same command again to go on", 128 + [2, *signals][-1]
+        word, text = "stopped", str(error) or "run the same command again to go on"
+        status = 128 + (signal if isinstance(signal, int) else [2, *signals][-1])
     elif isinstance(error, UnderstudyError) and isinstance(signal, int):
         word, text, status = "stopped", str(error), 128 + signal
     else:
-        word, text, status = "error", _reason(error), 2 if isinstance(error, UsageError) else 1
+        word, text = "error", _reason(error)
+        status = 2 if isinstance(error, UsageError) else getattr(error, "exit_status", 1)
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
     with suppress(OSError, ValueError):  # nobody may be listening
         for line in lines:

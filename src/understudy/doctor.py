@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,13 +26,16 @@ from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
 from understudy.objectives.gauges import ADVICE, name_regime
 from understudy.objectives.reference import departures, load_reference
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
+from understudy.recipes.shipped import locate
 from understudy.run.checks import problems
 from understudy.run.clips import build_teacher
 from understudy.run.folder import config_hash, main_arm
 from understudy.run.log import RunLog
+from understudy.run.preflight import look
 from understudy.run.prompts import held_out_prompts, training_prompts
+from understudy.run.remarks import cut_notes, intake_notes
 from understudy.run.start import load_start
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
 from understudy.students.generate import own_and_hasty
@@ -82,6 +86,9 @@ def diagnose(target: str | None) -> list[Finding]:
     if target.startswith(BUILTIN):
         return _guarded(target, _student(target))
     path = Path(target)
+    if not path.exists() or (path / "recipe.yaml").is_file():
+        with suppress(UnderstudyError):
+            path = locate(path)
     if not path.exists():
         return [Finding(False, target, "does not exist; give a recipe, clip store, bundle, checkpoint or run folder")]
     if path.is_file():
@@ -216,7 +223,13 @@ def _recipe(path: Path) -> Findings:
     yield from _guarded("teacher", _teacher(config, teacher))
     yield from _guarded("prompts", _prompts(config, teacher[0] if teacher else None))
     bundle: list[Bundle] = []
-    yield from _guarded("start student", _start(config, bundle))
+    looks = look(config)
+    for item in looks:
+        if item.key.startswith(("teacher.", "prompts.")):
+            continue  # looked at above
+        yield Finding(item.ok, item.key, item.said)
+    if all(item.ok is not False for item in looks):
+        yield from _guarded("start student", _start(config, bundle))
     form = bundle[0].form if bundle else None
     yield from _guarded("clip store", _recipe_store(config, form))
     if bundle:
@@ -230,6 +243,10 @@ def _recipe(path: Path) -> Findings:
 def _teacher(config: RunConfig, found: list[Teacher | JobTeacher]) -> Findings:
     found.append(build_teacher(config))
     yield Finding(True, "teacher", f"{found[0].name}; terms: {found[0].terms}")
+    if isinstance(found[0], FolderTeacher):
+        yield Finding(True, "clip folder", f"{len(found[0].prompts())} prompts from {found[0].source}")
+    for note in intake_notes(config):
+        yield Finding(None, "note", note)
 
 
 def _prompts(config: RunConfig, teacher: Teacher | JobTeacher | None) -> Findings:
@@ -277,6 +294,9 @@ def _start(config: RunConfig, bundle: list[Bundle]) -> Findings:
     """Load the start student into ``bundle``, which outlives a later finding's error."""
     bundle.append(load_start(config))
     yield from _describe(bundle[0])
+    encoder = bundle[0].student.text_encoder
+    for note in cut_notes(encoder, training_prompts(config), held_out_prompts(config)):
+        yield Finding(None, "prompts", note)
 
 
 def _method(config: RunConfig, bundle: Bundle) -> Findings:

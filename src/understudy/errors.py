@@ -4,7 +4,13 @@ from collections.abc import Iterable
 
 
 class UnderstudyError(Exception):
-    """Base of every error that the command line prints as a single line (exit status 1)."""
+    """Base of every error that the command line prints as a single line.
+
+    Attributes:
+        exit_status: of the command that ends with it.
+    """
+
+    exit_status = 1
 
 
 class ConfigError(UnderstudyError):
@@ -60,7 +66,7 @@ class TransientError(TeacherError):
 
     Attributes:
         retry_after: seconds the teacher asked to wait, or None.
-        unsure: the request may have been carried out although no answer came.
+        unsure: the request may have been carried out although no answer came, or none that can be read.
     """
 
     def __init__(self, message: str, retry_after: float | None = None, unsure: bool = False) -> None:
@@ -77,8 +83,20 @@ class AssetGone(TeacherError):
     """The address of a finished clip no longer works; asking for the job again may give a fresh one."""
 
 
+class ClipRefused(ClipError):
+    """A clip is not taken, and fetching it again would bring the same: it is beyond a limit of ours."""
+
+
 class TeacherStopped(TeacherError):
-    """No further job can succeed: the key is refused, the credit is used up, or the request itself is wrong."""
+    """No further job can be handed in: the key is refused, the credit is used up, or the request itself is wrong."""
+
+    exit_status = 3
+
+
+class CollectionIncomplete(TeacherError):
+    """A collection has come to its end, and jobs failed, are left for the next one, or are unsure."""
+
+    exit_status = 4
 
 
 class PluginError(UnderstudyError):

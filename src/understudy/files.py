@@ -1,22 +1,44 @@
-"""Writing files so that a reader sees the old content or the new content, never half of either."""
+"""Files: written so that a reader sees the old content or the new content, and read as data only.
+
+Of files of tensors nothing is executed: they are read as tensors and plain values, or not at all.
+"""
 
 import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from understudy.errors import UnderstudyError
+from understudy.errors import CheckpointError, UnderstudyError
 
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS)  # what file systems say that sync no folders
 
 TEMPORARY_PREFIX = ".tmp-"
 """Every half-written file starts with this; a leftover one belongs to a killed process."""
+
+_SMALL = 4096
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "BOOL": "bool",
+}
+"""Types by their names in a safetensors file; any other counts as bytes."""
 
 
 def sha256_hex(data: bytes) -> str:
@@ -123,6 +145,82 @@ def new_path(path: str | Path) -> Iterator[Path]:
         raise UnderstudyError(f"cannot write {target}: {_reason(error)}") from None
 
 
+def load_tensors(path: str | Path, headers: bool = False) -> tuple[Any, dict[str, str]]:
+    """Return what a file of tensors holds, and the plain values of a safetensors file's header.
+
+    Tensors are mapped, not read: their values come from the disk when they are looked at.
+
+    Args:
+        path: a safetensors file, by its suffix, or one of torch's.
+        headers: read names, shapes and types only: tensors are on the meta device, but for small ones of bytes (notes).
+
+    Raises:
+        CheckpointError: it is missing, damaged, a GGUF file, or would have to execute code to be read.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise CheckpointError(f"{source} is missing: give a .pt or .safetensors file or a folder of them")
+    try:
+        with source.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be read: {_reason(error)}") from None
+    if start == b"GGUF":
+        raise CheckpointError(
+            f"{source} is a GGUF file, whose weights are quantised in blocks: give the .safetensors or .pt file in "
+            "bfloat16, float16 or float32 that it was made from"
+        )
+    if source.suffix != ".safetensors":
+        return load_plain(source, headers), {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(source, framework="numpy" if headers else "pt") as content:
+            header = dict(content.metadata() or {})
+            names = list(content.keys())
+            return {name: _shape(content, name) if headers else content.get_tensor(name) for name in names}, header
+    except RuntimeError as error:
+        raise CheckpointError(f"{source} cannot be mapped ({error}): it is larger than this machine's memory") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{source} is damaged ({error}): fetch it again") from None
+
+
+def _shape(content: Any, name: str) -> Any:
+    """Return a tensor of an open safetensors file without its values; small ones of bytes with them."""
+    import torch
+
+    part = content.get_slice(name)
+    dtype: torch.dtype = getattr(torch, _DTYPES.get(part.get_dtype(), "uint8"))
+    empty = torch.empty(part.get_shape(), dtype=dtype, device="meta")
+    small = dtype == torch.uint8 and empty.ndim == 1 and empty.numel() <= _SMALL
+    return torch.from_numpy(content.get_tensor(name)) if small else empty
+
+
+def load_plain(path: Path, headers: bool = False) -> Any:
+    """Return what a ``.pt`` file holds: tensors and plain containers of them, never code; see ``load_tensors``.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or would have to execute code to be read.
+    """
+    import torch
+
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: give a .pt or .safetensors file or a folder of them")
+    try:
+        # Mapped, not read: a trainer's file also holds a critic and two copies of the generator.
+        mapped = zipfile.is_zipfile(path) and not headers
+        return torch.load(path, map_location="meta" if headers else "cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # a damaged pickle can raise anything
+        text = " ".join(str(error).split())
+        if named := re.search(r"GLOBAL (\S+)|[Uu]nsupported (?:class|type) (\S+)", text):
+            what = f" ({named[1] or named[2]})"
+            raise CheckpointError(
+                f"{path} holds more than tensors and plain values{what}, and reading that could execute code: refused; "
+                "save its state dict alone, best as .safetensors"
+            ) from None
+        raise CheckpointError(f"{path} is damaged or no torch file ({text[:160]}): fetch it again") from None
+
+
 def _reason(error: OSError) -> str:
     """Return what went wrong without the path, which the caller names itself."""
     return (error.strerror or str(error)).lower()
@@ -173,3 +271,41 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+_DEEPEST = 100
+
+
+def clean(text: str) -> str:
+    """Return ``text`` with halves of surrogate pairs, which no file can hold, replaced; whole pairs are joined."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the JSON value in ``text`` with every string cleaned (see `clean`).
+
+    Raises:
+        ValueError: it is no JSON, or is nested more than a hundred deep.
+    """
+    try:
+        return _cleaned(json.loads(text), 0)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _cleaned(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item, depth + 1) for item in value]
+    return value

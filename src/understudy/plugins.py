@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, PrivateAttr
 
 from understudy.errors import ConfigError, PluginError, UnderstudyError
-from understudy.recipe.section import Section
+from understudy.recipes.section import Section
 
 
 class PythonSection(Section):

@@ -1,19 +1,36 @@
-"""Prompts: one spelling per prompt, a short identity, and the files they are read from."""
+"""Prompts: one spelling per prompt, a short identity, the files they are read from; text from outside is cleaned."""
 
-import csv
-import io
-import json
-from collections.abc import Mapping
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from understudy.errors import ConfigError
-from understudy.files import sha256_hex
-from understudy.reading import TEXT_BYTES, Unreadable, read_limited
+from understudy.files import clean, sha256_hex
+from understudy.tables import TABLES, Row, cell, read_lines, read_table
+
+PROMPT_COLUMNS: Final = ("prompt", "text", "caption", "cap")
+"""Names under which files of this and of other trainers hold a prompt; the first that is there is read."""
+
+# White space of any kind becomes a space; U+FFFD stands for bytes that were no text and is left to whoever wrote it.
+_CONTROL: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+_COMMENT: Final = re.compile(r"#+(\s|$)")
 
 
 def normalise(text: str) -> str:
-    """Return ``text`` stripped, with every run of white space as one space."""
-    return " ".join(text.split())
+    """Return ``text`` cleaned and stripped, with every run of white space as one space."""
+    return " ".join(clean(text).split())
+
+
+def checked(text: str, where: str) -> str:
+    """Return ``text`` normalised; ``where`` names it in errors.
+
+    Raises:
+        ConfigError: it holds a control character, or half of a surrogate pair.
+    """
+    if found := _CONTROL.search(text):
+        raise ConfigError(f"{where} holds the control character U+{ord(found[0]):04X}; remove it")
+    return normalise(text)
 
 
 def prompt_id(text: str) -> str:
@@ -21,106 +38,69 @@ def prompt_id(text: str) -> str:
     return sha256_hex(normalise(text).encode("utf-8"))[:12]
 
 
-def read_prompts(path: str | Path) -> list[str]:
-    """Read the prompts in ``path``, normalised, in file order, each once.
+@dataclass(frozen=True)
+class PromptFile:
+    """What a file of prompts holds: each prompt once, normalised, in file order; and in words what was left out."""
 
-    ``.txt`` holds one a line (blank lines and lines starting with ``#`` are skipped), ``.jsonl`` one
-    object with a ``prompt`` a line, ``.csv`` a column ``prompt``.
+    prompts: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """Return the prompts in ``path``; see `read_prompt_file`."""
+    return list(read_prompt_file(path).prompts)
+
+
+def read_prompt_file(path: str | Path) -> PromptFile:
+    r"""Read the prompts in ``path``.
+
+    ``.txt`` holds one a line; lines end at ``\n`` or ``\r\n`` and at nothing else. Blank lines are skipped, and so are
+    comments: ``#`` with a space or nothing behind it (``#rain on a window`` is a prompt). ``.jsonl`` holds one object a
+    line, ``.json`` a list of objects or texts, ``.csv`` and ``.tsv`` have a header; the prompt is in ``prompt``, ``text``,
+    ``caption`` or ``cap``.
 
     Raises:
-        ConfigError: the file is missing, of another kind, malformed (names the line), or has no prompts.
+        ConfigError: the file is missing, of another kind, malformed (names the line), holds control characters, or has
+            no prompts.
     """
     source = Path(path)
-    readers = {".txt": _read_lines, ".jsonl": _read_jsonl, ".csv": _read_csv}
-    reader = readers.get(source.suffix.lower())
-    if reader is None:
-        raise ConfigError(f"prompt file {source} must end in .txt, .jsonl or .csv")
-    prompts = list(dict.fromkeys(reader(read_text(source, "prompt file"), source)))
-    if not prompts:
+    if source.suffix.lower() not in (".txt", *TABLES):
+        raise ConfigError(f"prompt file {source} must end in .txt, .jsonl, .json, .csv or .tsv")
+    notes: list[str] = []
+    if source.suffix.lower() == ".txt":
+        prompts = _plain(source, notes)
+    else:
+        prompts = [_prompt_of(row, where) for where, row in read_table(source, "prompt file", (PROMPT_COLUMNS,)).rows]
+    unique = tuple(dict.fromkeys(prompts))
+    if not unique:
         raise ConfigError(f"prompt file {source} has no prompts; write at least one")
+    if repeats := len(prompts) - len(unique):
+        notes.append(f"{source}: {repeats} of {len(prompts)} prompts are repeats and left out")
+    return PromptFile(unique, tuple(notes))
+
+
+def _prompt_of(row: Row, where: str) -> str:
+    prompt = checked(cell(row, PROMPT_COLUMNS), where)
+    if not prompt:
+        raise ConfigError(f"{where} has no 'prompt'; give it as a non-empty text")
+    return prompt
+
+
+def _plain(source: Path, notes: list[str]) -> list[str]:
+    """Return the prompts of a text file, one a line; say in ``notes`` what began with ``#``."""
+    prompts, comments, tags = [], [], []
+    for where, line in read_lines(source, "prompt file"):
+        prompt = checked(line, where)
+        if _COMMENT.match(prompt):
+            comments.append(prompt)
+        elif prompt:
+            prompts.append(prompt)
+            tags += [prompt] if prompt.startswith("#") else []
+    if comments:
+        notes.append(f"{source}: {len(comments)} lines are comments and left out, the first: {comments[0][:60]!r}")
+    if tags:
+        notes.append(
+            f"{source}: {len(tags)} lines begin with # and are prompts, the first: {tags[0][:60]!r}; a comment has a space "
+            "behind the #"
+        )
     return prompts
-
-
-def read_text(path: Path, what: str, limit: int = TEXT_BYTES) -> str:
-    """Return the UTF-8 text of ``path`` (a byte-order mark is dropped); ``what`` names it in errors.
-
-    Raises:
-        ConfigError: it is missing, unreadable, no regular file, larger than ``limit`` bytes or not UTF-8.
-    """
-    try:
-        return read_limited(path, limit).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except FileNotFoundError:
-        raise ConfigError(f"{what} {path} does not exist") from None
-    except Unreadable as error:
-        raise ConfigError(f"cannot read {what} {path}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{what} {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-
-
-def jsonl_rows(text: str, source: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Return the ``columns`` (non-empty strings) of the JSON object on each line; blank lines are skipped.
-
-    Raises:
-        ConfigError: a line is not such an object; names the line.
-    """
-    rows = []
-    # Not splitlines(): JSON strings may hold U+2028 and its like unescaped.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{source} line {number} is not JSON ({error})") from None
-        rows.append(_cells(row if isinstance(row, dict) else {}, columns, f"{source} line {number}"))
-    return rows
-
-
-def csv_rows(text: str, source: Path, columns: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Return the ``columns`` (non-empty) of each row of CSV ``text`` with a header; blank rows skipped.
-
-    Raises:
-        ConfigError: a column is missing, or a row has nothing in one; names the column or line.
-    """
-    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-    try:
-        header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
-        for column in columns:
-            if column not in header:
-                found = ", ".join(header) or "none"
-                raise ConfigError(f"{source} has no column {column!r} (columns: {found}); add it to line 1")
-        rows = []
-        for row in reader:
-            where = f"{source} line {reader.line_num}"
-            if None in row:  # an unquoted comma would silently cut the prompt
-                raise ConfigError(f"{where} has more cells than columns; put quotes round a text with commas")
-            if any(value and value.strip() for value in row.values()):
-                rows.append(_cells(row, columns, where))
-        return rows
-    except csv.Error as error:
-        raise ConfigError(f"{source} line {reader.line_num} is not CSV ({error})") from None
-
-
-def _cells(row: Mapping[str, object], columns: tuple[str, ...], where: str) -> tuple[str, ...]:
-    """Return the non-empty strings that ``row`` holds in ``columns``."""
-    values = []
-    for column in columns:
-        value = row.get(column)
-        if not isinstance(value, str) or not value.strip():
-            raise ConfigError(f"{where} has no {column!r}; give it as a non-empty text")
-        values.append(value)
-    return tuple(values)
-
-
-def _read_lines(text: str, source: Path) -> list[str]:
-    lines = [normalise(line) for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _read_jsonl(text: str, source: Path) -> list[str]:
-    return [normalise(prompt) for (prompt,) in jsonl_rows(text, source, ("prompt",))]
-
-
-def _read_csv(text: str, source: Path) -> list[str]:
-    return [normalise(prompt) for (prompt,) in csv_rows(text, source, ("prompt",))]

@@ -47,6 +47,7 @@ def holding(folder: Path, make: bool = True) -> Iterator[None]:
         Busy: another process holds it; the message says which, on which host, since when.
         UnderstudyError: the folder cannot be made or written.
     """
+    made = make and not folder.exists()
     if make:
         ensure_folder(folder)
     if fcntl is None or not folder.is_dir():
@@ -57,6 +58,9 @@ def holding(folder: Path, make: bool = True) -> Iterator[None]:
         yield
     finally:
         _let_go(folder, descriptor)
+        if made:  # what was refused before it wrote anything leaves nothing
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def while_holding(folder: Callable[_P, Path], make: bool = True) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

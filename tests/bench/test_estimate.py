@@ -1,13 +1,12 @@
 """What a grid is said to take beforehand."""
 
-from pathlib import Path
-
 import pytest
 
 from understudy.bench import estimate
 from understudy.bench.suite import cells, load_suite
+from understudy.recipes import shipped
 
-MAIN = Path("recipes/bench/main.yaml")
+MAIN = shipped.FOLDER / "bench" / "main.yaml"
 UNIT = estimate.Unit(rollout=0.01, forward=0.004, backward=0.012)
 
 

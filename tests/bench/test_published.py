@@ -11,6 +11,7 @@ import pytest
 
 from understudy.bench import results
 from understudy.bench.suite import load_suite
+from understudy.recipes import shipped
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "benchmarks" / "results" / "bench"
@@ -29,7 +30,7 @@ def compare(made: str, shown: str) -> None:
 def test_tables_are_made_of_the_cells(name: str, tmp_path: Path) -> None:
     cells = [json.loads(line) for line in (PUBLISHED / name / "cells.jsonl").read_text().splitlines()]
     published = json.loads((PUBLISHED / name / "results.json").read_text())
-    suite = load_suite(ROOT / "recipes" / "bench" / f"{name}.yaml")
+    suite = load_suite(shipped.FOLDER / "bench" / f"{name}.yaml")
     assert {cell["row"] for cell in cells} <= set(suite.rows)
     suite = suite.model_copy(update={"out": tmp_path, "seeds": published["seeds"]})
     head = {key: published[key] for key in ("command", "hardware")}
@@ -61,7 +62,7 @@ def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.Monke
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(cell))
     (tmp_path / "run" / "results.json").write_text('{"command": "the run", "hardware": "its machine"}')
-    suite = str(ROOT / "recipes" / "bench" / "small.yaml")
+    suite = "small"
 
     def call(*options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["publish.py", suite, *options])
@@ -98,7 +99,7 @@ README_ROWS = {
 def test_the_readme_quotes_the_main_table() -> None:
     entries = json.loads((PUBLISHED / "main" / "results.json").read_text())["rows"]
     whole = {entry["row"]: entry["metrics"] for entry in entries if entry["family"] == "all"}
-    lines = (ROOT / "README.md").read_text().split("understudy bench recipes/bench/main.yaml` |", 1)[1].splitlines()
+    lines = (ROOT / "README.md").read_text().split("understudy bench main` |", 1)[1].splitlines()
     table = [line.strip("| ").split(" | ") for line in lines[2:] if line.startswith("|")]
     seen = set()
     for label, *shown in table[: len(README_ROWS)]:

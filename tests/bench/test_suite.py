@@ -13,8 +13,9 @@ from understudy.bench.suite import cells, load_suite
 from understudy.commands.base import UsageError
 from understudy.commands.bench import Bench
 from understudy.errors import ConfigError
+from understudy.recipes import shipped
 
-SUITES = sorted((Path(__file__).parents[2] / "recipes" / "bench").glob("*.yaml"))
+SUITES = sorted((shipped.FOLDER / "bench").glob("*.yaml"))
 SUITES = [path for path in SUITES if path.name != "base.yaml"]
 
 

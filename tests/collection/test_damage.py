@@ -4,7 +4,7 @@ import numpy as np
 
 from understudy.clips import Clip
 from understudy.collection.damage import damaged, limited
-from understudy.recipe.config import DamageConfig
+from understudy.recipes.config import DamageConfig
 
 
 def pairs(count: int = 12) -> list[tuple[str, Clip]]:

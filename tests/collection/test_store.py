@@ -289,3 +289,53 @@ def test_a_ledger_that_changed_under_us_is_an_error(store: ClipStore) -> None:
     ledger(store).write_bytes(b"x" * ledger(store).stat().st_size)
     with pytest.raises(StoreError, match="changed while it was in use"):
         store.get(kept.key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": 7},
+        {"prompt": None},
+        {"teacher": ["a"]},
+        {"asked": "x"},
+        {"received": None},
+        {"provenance": []},
+        {"seed": "1"},
+        {"reason": 7},
+        {"clip": "../" * 21 + "x"},
+        {"clip": "G" * 64},
+        {"status": "perhaps"},
+        "[" * 100_000,
+        '{"key": ' + "9" * 9_000 + "}",
+        "7",
+        "[]",
+    ],
+)
+def test_a_damaged_record_is_one_clear_line(store: ClipStore, change: object) -> None:
+    add(store)
+    line = json.loads(ledger(store).read_text())
+    damaged = json.dumps({**line, **change}) if isinstance(change, dict) else str(change)
+    ledger(store).write_text(f"{json.dumps(line)}\n{damaged}\n")
+    with pytest.raises(StoreError, match=r"records\.jsonl line 2 is not a record") as caught:
+        ClipStore(store.path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_with_half_a_surrogate_pair_is_cleaned(store: ClipStore) -> None:
+    add(store, prompt="a ball")
+    text = ledger(store).read_text().replace("a ball", "a \\ud800 ball")
+    ledger(store).write_text(text)
+    (record,) = ClipStore(store.path).records()
+    assert record.prompt == "a \ufffd ball"
+
+
+def test_a_rejection_can_be_taken_back_and_a_clip_cannot(store: ClipStore) -> None:
+    refused, done = reject(store, "a cone"), add(store)
+    store.requeue([refused.key, done.key, "0" * 64])
+    for opened in (store, ClipStore(store.path)):
+        assert opened.records() == [done]
+        assert (refused.key in opened, done.key in opened, len(opened)) == (False, True, 1)
+    again = reject(store, "a cone")
+    assert again.key == refused.key
+    assert ClipStore(store.path).status(again.key) == "rejected"
+    assert len(ledger(store).read_text().splitlines()) == 4

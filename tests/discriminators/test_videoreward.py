@@ -1,6 +1,7 @@
 """VideoReward on a tiny random Qwen2-VL of the same classes."""
 
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -353,3 +354,108 @@ def test_a_folder_that_is_no_model_is_one_line(qwen_folder: Path, tmp_path: Path
 )
 def test_canonical_names(name: str, expected: str | None) -> None:
     assert canonical_name(name) == expected
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("layout", ["old", "new"])
+def test_reads_what_the_public_trainer_leaves(
+    make: Make, qwen_folder: Path, tmp_path: Path, layout: str, outputs: int
+) -> None:
+    """LoRA in one file; head, vision tower and embeddings in another; what is in neither was frozen."""
+    network = make()
+    network.set_outputs(outputs)
+    awake(network)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "visual" in name or "embed_tokens" in name:
+                parameter += 0.1
+    state = {public(name, layout): p.detach().clone() for name, p in network.named_parameters()}
+    folder = tmp_path / "checkpoint-7"
+    folder.mkdir()
+    lora = {name.replace(".default", ""): value for name, value in state.items() if "lora_" in name}
+    save_file(lora, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}))
+    other = {
+        name: v for name, v in state.items() if any(part in name for part in ("rm_head", "visual", "embed_tokens"))
+    }
+    torch.save(other, folder / "non_lora_state_dict.pth")
+    loaded = load_videoreward(qwen_folder, SPEC, reward=tmp_path, dtype="float32")
+    with torch.no_grad():
+        prepared, text = network.prepare(clips()), network.encode_text(["a", "ball"])
+        assert torch.equal(loaded.ratings(prepared, text), network.ratings(prepared, text))
+        assert torch.equal(loaded.score(clips(), ["a", "ball"]), network.score(clips(), ["a", "ball"]))
+    load_videoreward(qwen_folder, SPEC, reward=tmp_path, headers=True)
+    torch.save({name: v for name, v in other.items() if "rm_head" not in name}, folder / "non_lora_state_dict.pth")
+    for headers in (False, True):
+        with pytest.raises(CheckpointError, match=r"first missing 'rm_head.weight'"):
+            load_videoreward(qwen_folder, SPEC, reward=tmp_path, headers=headers)
+
+
+@torch.no_grad()
+def test_each_rating_is_read_by_its_own_row(make: Make) -> None:
+    network = make()
+    network.set_outputs(3)
+    awake(network)
+    prepared, text = network.prepare(clips()), network.encode_text(["a", "ball"])
+    found, head = network.ratings(prepared, text), network.rm_head.weight.clone()
+    network.set_outputs(1)
+    for row in range(3):
+        network.rm_head.weight.copy_(head[row : row + 1])
+        torch.testing.assert_close(network.ratings(prepared, text)[:, row], found[:, row])
+
+
+def test_reads_a_merged_network_without_lora(make: Make, qwen_folder: Path, tmp_path: Path) -> None:
+    network = awake(make())
+    merged = {}
+    for name, module in network.model.named_modules():
+        if hasattr(module, "get_delta_weight"):
+            merged[f"{name}.weight"] = (module.base_layer.weight + module.get_delta_weight("default")).detach()
+    for name, parameter in network.named_parameters():
+        short = name.removeprefix("model.").replace(".base_layer", "")
+        if "lora_" not in name:
+            merged.setdefault(short, parameter.detach().clone())
+    torch.save({public(name, "new"): value for name, value in merged.items()}, tmp_path / "model.pth")
+    loaded = load_videoreward(qwen_folder, SPEC, reward=tmp_path / "model.pth", dtype="float32")
+    with torch.no_grad():
+        found, wanted = (net.score(clips(), ["a", "ball"]) for net in (loaded, network))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    gone = next(name for name in merged if name.endswith("layers.1.mlp.up_proj.weight"))
+    del merged[gone]
+    torch.save({public(name, "new"): value for name, value in merged.items()}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=re.escape(f"1 missing and 0 unexpected tensors, first missing '{gone}'")):
+        load_videoreward(qwen_folder, SPEC, reward=tmp_path / "model.pth", dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (
+            {"r": 4, "lora_alpha": 16},
+            r"alpha 16, the recipe has 4 and 8: set discriminator\.rank 4 and discriminator\.alpha 16",
+        ),
+        ({"r": 4, "lora_alpha": 8, "use_rslora": True}, "over its root"),
+        ({"r": 4, "lora_alpha": 8, "use_dora": True}, "DoRA"),
+        ({"r": 4}, "does not say how strong"),
+    ],
+)
+def test_an_adapter_of_another_strength_is_refused(make: Make, tmp_path: Path, told: dict, words: str) -> None:
+    network = make()
+    state = {public(key, "new").replace(".default", ""): value for key, value in network.state_dict().items()}
+    save_file({name: v for name, v in state.items() if "lora_" in name}, tmp_path / "adapter_model.safetensors")
+    torch.save({name: v for name, v in state.items() if "lora_" not in name}, tmp_path / "non_lora_state_dict.pth")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(told))
+    with pytest.raises(CheckpointError, match=words):
+        load_reward_weights(network, tmp_path)
+
+
+def test_headers_of_the_base_model_are_looked_at(qwen_folder: Path, tmp_path: Path) -> None:
+    network = load_videoreward(qwen_folder, SPEC, headers=True)
+    assert {p.device.type for p in network.parameters()} == {"meta"}
+    for file in qwen_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    gone = next(name for name in tensors if name.endswith("layers.0.mlp.up_proj.weight"))
+    del tensors[gone]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="first missing 'language_model"):
+        load_videoreward(tmp_path, SPEC, headers=True)

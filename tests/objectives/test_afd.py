@@ -8,7 +8,7 @@ from understudy.discriminators.videoreward.config import VideoRewardConfig
 from understudy.errors import TrainingError
 from understudy.objectives import losses as maths
 from understudy.objectives.afd.config import AFDConfig
-from understudy.recipe.config import TrainConfig
+from understudy.recipes.config import TrainConfig
 
 
 def weights(module) -> torch.Tensor:

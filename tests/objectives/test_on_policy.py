@@ -14,7 +14,7 @@ from understudy.objectives.experimental.input_gradient.config import InputGradie
 from understudy.objectives.experimental.tilt.config import TiltConfig
 from understudy.objectives.gan.config import GANConfig
 from understudy.objectives.grpo.config import PolicyGradientConfig
-from understudy.recipe.config import RunConfig, TrainConfig
+from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint

@@ -9,7 +9,7 @@ import pytest
 
 from understudy.objectives.build import build_objective
 from understudy.objectives.reference import BUCKETS, curves, departures, load_reference, reference
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import training_clips
 from understudy.run.start import load_start
 from understudy.training.data import teacher_clips
@@ -53,9 +53,7 @@ def test_the_reference_that_ships_names_an_uninformed_run() -> None:
 @pytest.mark.timeout(900)
 def test_warm_up_and_first_updates_are_those_of_healthy_runs(tmp_path: Path) -> None:
     """Another seed than those of the reference, as the quickstart trains: its gauges stay within the tolerance."""
-    config = load_recipe(
-        "recipes/bench/rows/afd.yaml", [("seed", "11"), ("clips.store", json.dumps(str(tmp_path / "store")))]
-    )
+    config = load_recipe("bench/rows/afd", [("seed", "11"), ("clips.store", json.dumps(str(tmp_path / "store")))])
     bundle = load_start(config)
     data = teacher_clips(training_clips(config, bundle.form), bundle.form, bundle.codec)
     objective = build_objective(config.objective, config.train, config, data, bundle)

@@ -9,7 +9,7 @@ from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import ConfigError
 from understudy.objectives.build import build_objective
 from understudy.objectives.sft.config import SFTConfig
-from understudy.recipe.config import RunConfig, TrainConfig
+from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.bundle import Bundle
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 from understudy.training.data import TeacherClips

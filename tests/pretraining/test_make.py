@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from understudy.pretraining import make as make_start
+from understudy.recipes import shipped
 from understudy.students.bundle import load_bundle
 
 TINY = {
@@ -46,7 +47,7 @@ def test_a_codec_can_be_taken_over(tmp_path: Path) -> None:
 
 
 def test_the_shipped_recipe_is_understood() -> None:
-    text = (Path(__file__).parents[2] / "recipes" / "start.yaml").read_text()
+    text = (shipped.FOLDER / "start.yaml").read_text()
     config = make_start.StartConfig.model_validate(yaml.safe_load(text))
     assert sum(config.pretrain_steps) > 1000
 

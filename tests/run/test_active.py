@@ -8,7 +8,7 @@ import pytest
 from understudy.cli import main
 from understudy.collection.store import ClipStore
 from understudy.errors import CheckpointError, ConfigError
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run import active, clips
 from understudy.run.prompts import training_prompts
 

@@ -6,8 +6,8 @@ import pytest
 
 from understudy import cli
 from understudy.errors import ConfigError
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.checks import check
 from understudy.students.bundle import load_bundle
 

@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy.cli import main
-from understudy.recipe.config import LoraConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes import shipped
+from understudy.recipes.config import LoraConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.cost import WanCost, cost_lines, memory, peak
 from understudy.students.base import by_block, in_parallel
 from understudy.students.lora import adapted
@@ -21,7 +22,7 @@ from understudy.students.rollout import SeededNoise, roll_clip
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import WanSpec, preset, wan_1_3b
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = shipped.FOLDER
 WAN = ("selfforcing_1.3b", "causalforcing_1.3b_chunk", "causalforcing_1.3b_frame", "longlive_1.3b")
 TINY = WanSpec(
     dim=24,

@@ -13,8 +13,8 @@ import pytest
 from understudy.cli import main
 from understudy.errors import ConfigError
 from understudy.evaluation.report import write_report
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.folder import claim, config_hash
 from understudy.run.main import run
 from understudy.run.prompts import held_out_prompts, training_prompts
@@ -100,7 +100,7 @@ opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from understudy.files import ensure_folder
 from understudy.ingest.guard import Guard
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import collect, collected
 from understudy.run.log import RunLog
 from understudy.run.main import train_and_judge
@@ -140,7 +140,7 @@ def test_held_out_scenes_are_never_trained_on() -> None:
     assert not set(training) & set(held_out)
     scene = grammar.parse
     assert not {scene(text) for text in training} & {scene(text) for text in held_out}
-    other = load_recipe("recipes/bench/base.yaml", ())  # evidence: not what settings were chosen on
+    other = load_recipe("bench/base", ())  # evidence: not what settings were chosen on
     assert len({scene(text) for text in held_out} & {scene(text) for text in held_out_prompts(other)}) < 3
 
 

@@ -125,9 +125,24 @@ def test_prompts_have_a_length_and_no_denied_words(frame: Bundle) -> None:
         with pytest.raises(PromptRejected, match="moderation"):
             offer.prompt(prompt)
     assert offer.prompt("blue balloon, war")
-    for prompt in ("", " \n ", "x" * 501):
-        with pytest.raises(ConfigError, match="1 to 500 characters"):
+    for prompt in ("", " \n ", "x" * 10_001):
+        with pytest.raises(ConfigError, match="1 to 10000 characters"):
             offer.prompt(prompt)
+    with pytest.raises(ConfigError, match=r"control character U\+0007"):
+        offer.prompt("a red\x07 ball")
+
+
+def test_the_text_encoder_sets_how_long_a_prompt_may_be(frame: Bundle) -> None:
+    offer = catalogue({"a": frame, "wan": wan()})
+    length = offer.bundles["a"].student.text_encoder.length
+    fits, long = f"{'extraordinarily' * 4} " * length, "a " * (length + 1)
+    assert len(fits) > 500
+    words = f"this prompt has {length + 1} tokens and the student reads {length}; shorten it"
+    assert offer.plan(fits, 0, None).prompt == fits.strip()
+    for ask in (lambda: offer.prompt(long), lambda: offer.plan(long, 0, None, ("a",))):
+        with pytest.raises(ConfigError, match=words):
+            ask()
+    assert offer.plan("word " * offer.bundles["wan"].student.text_encoder.length, 0, None, ("wan",))
 
 
 def test_no_session_is_longer_than_it_may_be(frame: Bundle) -> None:

@@ -98,7 +98,7 @@ def test_a_given_picture_or_clip_is_where_it_starts(kind: str, serve: Serve, vie
         ('{"type": "open", "prompt": "x", "seed": -1}', "seed"),
         ('{"type": "open", "prompt": "x", "seconds": NaN}', ""),
         ('{"type": "open", "prompt": "x", "version": 2}', "version"),
-        ('{"type": "open", "prompt": " "}', "1 to 500 characters"),
+        ('{"type": "open", "prompt": " "}', "1 to 10000 characters"),
         ('{"type": "open", "prompt": "x", "students": ["../../etc"]}', "no such student"),
         ('{"type": "open", "prompt": "x", "students": ["frame", "frame", "frame"]}', "students"),
         ('{"type": "open", "prompt": "x", "block": 3}', "multiple"),

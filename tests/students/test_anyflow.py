@@ -12,8 +12,8 @@ from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import CheckpointError, ConfigError
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.build import build_objective
-from understudy.recipe.config import RunConfig, TrainConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig, TrainConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.start import load_start
 from understudy.students.anyflow import AnyFlowSpec, AnyFlowStudent
 from understudy.students.base import block_sizes

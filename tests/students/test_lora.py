@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from understudy.errors import CheckpointError, ConfigError
-from understudy.recipe.config import LoraConfig
+from understudy.recipes.config import LoraConfig
 from understudy.students.lora import adapted, fork, load_adapter, lora_targets, merged, on_base, save_adapter
 
 peft = pytest.importorskip("peft")

@@ -74,6 +74,15 @@ def test_name_follows_the_listing_and_not_the_place(folder: Path) -> None:
     assert len({name, fewer, FolderTeacher(moved).name}) == 3
 
 
+def test_name_is_the_one_that_stores_know(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.mp4").write_bytes(f"clip {name}\n".encode())
+        (tmp_path / f"{name}.txt").write_text(f"p {name}\n")
+    assert FolderTeacher(tmp_path).name == "folder-9dbb6b633962"
+    list_as_csv(tmp_path, "file,prompt\na.mp4,a ball\nb.mp4,a  cube\n./c.mp4,a ball\n")
+    assert FolderTeacher(tmp_path).name == "folder-b3268f61379e"
+
+
 def test_unknown_prompt_is_rejected(folder: Path) -> None:
     list_as_csv(folder)
     with pytest.raises(PromptRejected, match="no clip for prompt 'a cat'"):
@@ -91,10 +100,11 @@ def test_clip_that_has_gone_is_a_teacher_error(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name,prompt\na.mp4,a ball\n", r"no column 'file' \(columns: name, prompt\)"),
-        ("file,text\na.mp4,a ball\n", "no column 'prompt'"),
-        ("file,prompt\na.mp4,\n", "line 2 has no 'prompt'"),
-        ("file,prompt\nz.mp4,a ball\n", r"z\.mp4 does not exist, though .*prompts\.csv lists it"),
+        ("name,prompt\na.mp4,a ball\n", r"no column 'file'.* \(columns: name, prompt\)"),
+        ("file,name\na.mp4,a ball\n", "no column 'prompt'"),
+        ("file,prompt\na.mp4,\n", r"left out 1 \(prompts\.csv line 2\): no prompt there"),
+        ("file,prompt\nz.mp4,a ball\n", r"left out 1 \(z\.mp4\): .*line 2 lists it and it does not exist"),
+        ("file,prompt\na.mp4,a \x07ball\n", r"U\+0007"),
         ("file,prompt\n", "lists no clips"),
     ],
 )
@@ -106,12 +116,13 @@ def test_bad_listing_is_one_clear_line(folder: Path, text: str, words: str) -> N
 
 
 def test_folder_without_clips_or_prompts_is_one_clear_line(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"a\.mp4 has no prompt; write it to a\.txt"):
+    with pytest.raises(ConfigError, match=r"left out 3 \(a\.mp4, b\.mp4, c\.mp4\): no prompt; write it to a \.txt"):
         FolderTeacher(folder)
     list_beside(folder)
     (folder / "b.txt").write_text(" \n")
-    with pytest.raises(ConfigError, match=r"b\.txt is empty"):
-        FolderTeacher(folder)
+    teacher = FolderTeacher(folder)
+    assert teacher.prompts() == ["a ball"]
+    assert teacher.notes == ("left out 1 (b.txt): it is empty; write the clip's prompt there",)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="lists no clips"):
         FolderTeacher(tmp_path / "empty")

@@ -1,6 +1,9 @@
 """What a server may and may not do to whoever asks it."""
 
+import asyncio
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from understudy.errors import AssetGone, ClipError, ConfigError, TeacherError, TeacherStopped, TransientError
+from understudy.errors import (
+    AssetGone,
+    ClipError,
+    ClipRefused,
+    ConfigError,
+    TeacherError,
+    TeacherStopped,
+    TransientError,
+)
 from understudy.teachers import web as module
 from understudy.teachers.web import Web, find_key
 
@@ -111,7 +122,10 @@ def test_the_key_goes_to_the_own_origin_and_into_no_message(monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("status", "unsure"),
-    [(408, True), (409, False), (425, False), (429, False), (500, False), (502, True), (503, False), (504, True)],
+    [
+        *((status, True) for status in (408, 409, 460, 499, 500, 502, 503, 504, 520, 522, 524, 527, 530, 599)),
+        *((status, False) for status in (425, 429)),
+    ],
 )
 def test_what_passes_is_told_and_whether_the_request_may_have_arrived(status: int, unsure: bool) -> None:
     with pytest.raises(TransientError, match=f"answered {status} busy") as caught:
@@ -272,3 +286,156 @@ def test_without_httpx_there_is_one_line_of_advice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(ConfigError, match=r"pip install 'understudy\[api\]'"):
         Web("https://api.example").ask("GET", "/x")
+
+
+# --- whatever an answer claims to be ----------------------------------------------------------------------------
+
+
+class Drip(httpx.AsyncByteStream):
+    """A body that comes a byte at a time, without end."""
+
+    async def __aiter__(self):  # type: ignore[no-untyped-def]
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.02)
+
+
+def test_every_request_has_a_total_time(tmp_path: Path) -> None:
+    drip = web(lambda request: httpx.Response(200, stream=Drip()), seconds=0.2)
+    with pytest.raises(TransientError, match="TimeoutError") as caught:
+        drip.ask("POST", "/jobs", json={})
+    assert caught.value.unsure
+    with pytest.raises(TransientError, match=r"took longer than 0\.2 seconds"):
+        drip.download("/clip", tmp_path / "part", 0.2)
+
+
+def test_questions_and_downloads_can_be_given_up_and_submissions_not(tmp_path: Path) -> None:
+    drip = web(lambda request: httpx.Response(200, stream=Drip()), seconds=1.0)
+    ends: dict[str, float] = {}
+
+    def note(name: str, call: Callable[[], Any]) -> None:
+        begun = time.monotonic()
+        with pytest.raises(TransientError):
+            call()
+        ends[name] = time.monotonic() - begun
+
+    calls = {
+        "ask": lambda: drip.ask("GET", "/x"),
+        "download": lambda: drip.download("/clip", tmp_path / "part"),
+        "submit": lambda: drip.ask("POST", "/x"),
+    }
+    threads = [threading.Thread(target=note, args=item) for item in calls.items()]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    drip.give_up()
+    for thread in threads:
+        thread.join()
+    assert ends["submit"] >= 1.0 > max(ends["ask"], ends["download"])
+
+
+def test_an_announced_size_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    class Unread(httpx.AsyncByteStream):
+        async def __aiter__(self):  # type: ignore[no-untyped-def]
+            raise AssertionError("it was read")
+            yield b""
+
+    huge = web(lambda request: httpx.Response(200, headers={"content-length": str(2**40)}, stream=Unread()))
+    with pytest.raises(ClipRefused, match="larger than 512 MiB"):
+        huge.download("/clip", tmp_path / "part")
+    with pytest.raises(TransientError, match="more than 8 MiB of text"):
+        huge.ask("GET", "/x")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b'\xef\xbb\xbf{"id": "\xc3\xa9"}', {}),
+        ('{"id": "é"}'.encode("utf-16"), {}),
+        ('{"id": "é"}'.encode("utf-32-le"), {}),
+        ('{"id": "é"}'.encode("latin-1"), {"content-type": "application/json; charset=ISO-8859-1"}),
+        ('{"id": "é"}'.encode(), {"content-type": "application/json; charset=klingon"}),
+        ('{"id": "é"}'.encode(), {"content-type": "application/json; charset=ascii"}),
+        (b'{"id": "\\u00e9"}', {}),
+    ],
+)
+def test_json_is_read_in_whatever_encoding(body: bytes, headers: dict[str, str]) -> None:
+    assert web(says(200, content=body, headers=headers)).ask("GET", "/x").data == {"id": "é"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'{"id": "1',
+        b'{"id":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a":' * 5_000 + b"1" + b"}" * 5_000,
+        b'{"id": ' + b"9" * 50_000 + b"}",
+        bytes(range(256)),
+    ],
+)
+def test_what_is_no_json_is_none_and_no_exception(body: bytes) -> None:
+    reply = web(says(200, content=body)).ask("GET", "/x")
+    assert reply.data is None
+    assert len(reply.reason) <= 300
+
+
+def test_halves_of_surrogate_pairs_and_control_characters_go_no_further() -> None:
+    reply = web(says(400, content=b'{"error": {"message": "\\ud800a\\udfff \\ud83d\\ude00\\u001b[31m\\u0000"}}')).ask(
+        "GET", "/x"
+    )
+    assert reply.data["error"]["message"].encode()
+    assert "\U0001f600" in reply.data["error"]["message"]
+    assert reply.reason.isprintable()
+
+
+def test_a_body_that_is_not_what_its_encoding_says_passes() -> None:
+    for call in (lambda w: w.ask("POST", "/x"), lambda w: w.download("/x", Path("unused"))):
+        with pytest.raises(TransientError, match="DecodingError") as caught:
+            call(web(lambda request: httpx.Response(200, headers={"content-encoding": "gzip"}, stream=Plain())))
+    assert not caught.value.unsure  # a download
+
+
+class Plain(httpx.AsyncByteStream):
+    async def __aiter__(self):  # type: ignore[no-untyped-def]
+        yield b"plainly not gzip"
+
+
+def test_a_429_for_want_of_money_is_no_rate_limit() -> None:
+    with pytest.raises(TeacherStopped, match="credit is used up"):
+        web(says(429, json={"error": {"code": "insufficient_quota", "message": "check your plan"}})).ask("POST", "/x")
+    with pytest.raises(TransientError):
+        web(says(429, json={"error": {"code": "rate_limit_exceeded", "message": "slow down"}})).ask("POST", "/x")
+
+
+def test_addresses_without_a_scheme_are_under_the_same_guard(addresses: dict[str, str], tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answers(request: Any) -> Any:
+        asked.append(str(request.url))
+        return httpx.Response(200, content=b"clip")
+
+    web(answers).download("//cdn.example/clip", tmp_path / "part")
+    web(answers).download("/from?to=https://x.example/", tmp_path / "part")
+    assert asked == ["https://cdn.example/clip", "https://api.example/v1/from?to=https://x.example/"]
+    addresses["cdn.example"] = "10.0.0.1"
+    with pytest.raises(ClipError, match="private network"):
+        web(answers).download("//cdn.example/clip", tmp_path / "part")
+    with pytest.raises(ClipError, match="not https"):
+        web(answers).download("file:///etc/hostname", tmp_path / "part")
+
+
+def test_a_clip_in_a_data_address_is_under_the_same_limit(tmp_path: Path) -> None:
+    def nobody(request: Any) -> Any:
+        raise AssertionError("somebody was asked")
+
+    web(nobody).download("data:video/mp4;base64,Y2xpcA==", tmp_path / "part")
+    assert (tmp_path / "part").read_bytes() == b"clip"
+    with pytest.raises(ClipRefused, match="larger than 1 MiB"):
+        web(nobody, max_bytes=2**20).download("data:," + "a" * (2**20 + 1), tmp_path / "part")
+
+
+def test_a_key_that_no_header_can_carry_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "k\u00e9y\nx")
+    with pytest.raises(ConfigError, match="characters that no header can carry"):
+        web(says(200), key_env="SOME_KEY").ask("POST", "/x")

@@ -11,7 +11,7 @@ from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ClipError
 from understudy.students.bundle import ClipForm
 from understudy.students.transformer import CausalVideoTransformer
-from understudy.training.canonical import encode_clips, rerender
+from understudy.training.canonical import Rerender, encode_clips, rerender
 
 MakeStudent = Callable[..., CausalVideoTransformer]
 
@@ -135,3 +135,31 @@ class TestRerender:
         student, x = make_student(), latents(1)
         a, b = (rerender(student, x, [prompt], (0.8,), seed=0) for prompt in ("a red ball falls", "ball"))
         assert (a - b).abs().max() > 1e-3
+
+    @pytest.mark.parametrize(
+        ("level", "sampler", "visited"),
+        [
+            (0.5, (1.0, 0.75, 0.5, 0.25), [0.5, 0.25]),
+            (0.6, (1.0, 0.75, 0.5, 0.25), [0.6, 0.5, 0.25]),
+            (0.5, (1.0, 0.5), [0.5]),
+        ],
+    )
+    def test_visits_its_level_and_those_below_it_once_each(
+        self, make_student: MakeStudent, monkeypatch: pytest.MonkeyPatch, level: float, sampler, visited: list[float]
+    ) -> None:
+        student, seen = make_student(block_frames=3), []
+        velocity = student.velocity
+
+        def heard(noisy: Tensor, levels: Tensor, *rest: object) -> Tensor:
+            seen.append(float(levels.unique()))
+            return velocity(noisy, levels, *rest)
+
+        monkeypatch.setattr(student, "velocity", heard)
+        Rerender(student, level, sampler)(latents(), PROMPTS, seed=3)
+        assert seen == pytest.approx(2 * visited)  # two blocks
+
+    def test_copies_are_drawn_with_other_noise_the_first_with_the_seed_s_own(self, make_student: MakeStudent) -> None:
+        student = make_student()
+        drawn = Rerender(student, 0.5, (1.0, 0.5))(latents(), PROMPTS, seed=3, copies=3).unflatten(0, (3, 5))
+        assert torch.equal(drawn[0], rerender(student, latents(), PROMPTS, (0.5,), seed=3))
+        assert min((drawn[i] - drawn[j]).abs().amax((1, 2, 3, 4)).min() for i, j in ((0, 1), (1, 2), (0, 2))) > 1e-2

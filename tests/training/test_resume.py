@@ -14,7 +14,7 @@ from understudy import files
 from understudy.errors import CheckpointError
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.sft.config import SFTConfig
-from understudy.recipe.config import LoraConfig
+from understudy.recipes.config import LoraConfig
 from understudy.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, verify_checkpoint
 from understudy.training.loop import Arm, Interrupted, record, train, trim
 from understudy.training.state import StepReport, TrainState

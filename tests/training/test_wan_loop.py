@@ -9,7 +9,7 @@ from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.build import build_objective
-from understudy.recipe.config import LoraConfig, RunConfig, StudentConfig, TrainConfig
+from understudy.recipes.config import LoraConfig, RunConfig, StudentConfig, TrainConfig
 from understudy.students import rollout
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.lora import merged

@@ -8,7 +8,7 @@ import torch
 
 from understudy.bench.suite import Cell
 from understudy.objectives.config import Passes
-from understudy.recipe.config import RunConfig
+from understudy.recipes.config import RunConfig
 from understudy.run.start import load_start
 from understudy.students.generate import draw_clips
 from understudy.students.rollout import SeededNoise, roll_clip

@@ -7,7 +7,7 @@ from understudy.bench.suite import LongConfig
 from understudy.clips import Clip, resample
 from understudy.evaluation.metrics import ClipSet, measure, prepare, to_json
 from understudy.evaluation.redraw import in_own_look
-from understudy.recipe.config import RunConfig
+from understudy.recipes.config import RunConfig
 from understudy.run.clips import collected
 from understudy.run.prompts import held_out_prompts
 from understudy.students.bundle import Bundle

@@ -149,20 +149,26 @@ def _both_intervals(table: NDArray[np.float64]) -> dict[str, Any]:
     return {"seeds": _plain(over_seeds(means)), "prompts": _plain(over_seeds_and_prompts(table))}
 
 
-def _table(good: Sequence[Result], name: str) -> NDArray[np.float64] | None:
-    """Return a metric per seed and prompt [S, P], NaN where it is missing; None for a metric of whole sets."""
+def _table(good: Sequence[Result], name: str, prompts: Iterable[str] | None = None) -> NDArray[np.float64] | None:
+    """Return a metric per seed and prompt [S, P], NaN where it is missing; None for a metric of whole sets.
+
+    Prompts are in the order given, or in that of the first cell.
+    """
     rows = [result["prompts"] for result in good]
     if not rows or name not in next(iter(rows[0].values()), {}):
         return None
+    prompts = list(rows[0] if prompts is None else prompts)
     return np.array(
-        [[math.nan if (v := row.get(p, {}).get(name)) is None else v for p in rows[0]] for row in rows], dtype=float
+        [[math.nan if (v := row.get(p, {}).get(name)) is None else v for p in prompts] for row in rows], dtype=float
     )
 
 
 def _gap(pairs: Sequence[tuple[Result, Result]], name: str) -> NDArray[np.float64] | None:
-    """Return the paired differences per seed and prompt [S, P]."""
-    mine, theirs = (_table([pair[side] for pair in pairs], name) for side in (0, 1))
-    return None if mine is None or theirs is None or mine.shape != theirs.shape else mine - theirs
+    """Return the differences per seed and prompt [S, P], prompt by prompt; None if the rows have other prompts."""
+    if not pairs or pairs[0][0]["prompts"].keys() != pairs[0][1]["prompts"].keys():
+        return None
+    mine, theirs = (_table([pair[side] for pair in pairs], name, pairs[0][0]["prompts"]) for side in (0, 1))
+    return None if mine is None or theirs is None else mine - theirs
 
 
 def _plain(interval: Interval) -> dict[str, float | int | None]:

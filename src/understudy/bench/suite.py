@@ -9,9 +9,10 @@ from pydantic import Field, ValidationError
 
 from understudy.errors import ConfigError
 from understudy.files import sha256_hex
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe, read_yaml
-from understudy.recipe.section import Section, check_name
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe, read_yaml
+from understudy.recipes.section import Section, check_name
+from understudy.recipes.shipped import locate
 from understudy.run.folder import config_hash
 from understudy.students.bundle import bundle_folder
 
@@ -121,11 +122,12 @@ class Cell:
 
 
 def load_suite(path: Path) -> SuiteConfig:
-    """Read a suite.
+    """Read a suite: a file, or the name of one that ships.
 
     Raises:
         ConfigError: it is no suite, or rows begin with rows that are not there.
     """
+    path = locate(path)
     data = read_yaml(path, "suite")
     if not isinstance(data, dict) or data.get("kind") != "bench":
         raise ConfigError(f"suite {path} is none: its first line is `kind: bench`; a recipe is for `understudy train`")
@@ -192,7 +194,7 @@ def _cell(suite: SuiteConfig, path: Path, setting: str, changes: dict[str, Any],
     overrides += [("seed", str(seed)), ("out", json.dumps(str(folder))), ("name", json.dumps(f"{name}, {setting}"))]
     if (bundle := row.bundle(seed)) is not None:
         overrides.append(("student.start", json.dumps(bundle)))
-    config = load_recipe(path.parent / row.recipe, overrides).model_copy(update={"compare": {}})
+    config = load_recipe(locate(path).parent / row.recipe, overrides).model_copy(update={"compare": {}})
     origin, before = config.student.start, None
     if row.after is not None:
         other = suite.rows[row.after]

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from understudy.codecs.base import CodecModule
+from understudy.codecs.wan_files import VaeFiles, find_vae, read_original
 from understudy.errors import CheckpointError, ClipError, ConfigError, MissingExtra
+from understudy.files import load_tensors
 
 Features = tuple[Tensor | str | None, ...]
 """Features [B, C, 1 or 2, h, w] of the past that each causal convolution sees; None before the first latent frame."""
@@ -54,6 +56,11 @@ class WanCodec(CodecModule):
         shape = (1, -1, 1, 1, 1)
         self.register_buffer("mean", torch.tensor(vae.config.latents_mean).reshape(shape), persistent=False)
         self.register_buffer("std", torch.tensor(vae.config.latents_std).reshape(shape), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        """C of its latents."""
+        return int(self.vae.config.z_dim)
 
     @property
     def frames_per_latent(self) -> int:
@@ -161,10 +168,10 @@ class WanCodecStream:
 
 
 def load_wan_codec(path: str | Path, dtype: str = "float32", tile: int | None = None) -> WanCodec:
-    """Load the autoencoder of a diffusers folder: the ``vae`` folder itself or a pipeline that holds one.
+    """Load the Wan autoencoder: of diffusers, the ``vae`` folder or a pipeline's; or Wan's own file or folder.
 
     Args:
-        path: the folder; nothing is downloaded.
+        path: the folder or file; nothing is downloaded. See ``wan_files``.
         dtype: "float32" (what Wan is run with) or "bfloat16" of the weights and the arithmetic.
         tile: see ``WanCodec``.
 
@@ -176,14 +183,13 @@ def load_wan_codec(path: str | Path, dtype: str = "float32", tile: int | None = 
         from diffusers import AutoencoderKLWan
     except ImportError as error:
         raise MissingExtra("the Wan codec", "wan") from error
-    folder = Path(path)
-    if (folder / "vae" / "config.json").is_file():
-        folder = folder / "vae"
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{path} holds no Wan autoencoder: give a diffusers folder with vae/config.json in it")
+    files = find_vae(path)
+    if files.place.is_file():
+        vae = build_vae(files, read_original(files.place)).to(getattr(torch, dtype))
+        return WanCodec(vae, str(path), tile)
     try:
         vae, info = AutoencoderKLWan.from_pretrained(
-            folder,
+            files.place,
             torch_dtype=getattr(torch, dtype),
             local_files_only=True,
             use_safetensors=True,
@@ -191,11 +197,62 @@ def load_wan_codec(path: str | Path, dtype: str = "float32", tile: int | None = 
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{folder} cannot be loaded as a Wan autoencoder: {' '.join(str(error).split())}"
+            f"{files.place} cannot be loaded as a Wan autoencoder: {' '.join(str(error).split())}"
         ) from None
     if info["missing_keys"] or info["unexpected_keys"]:
-        raise CheckpointError.misfit(folder, info["missing_keys"], info["unexpected_keys"])
+        raise CheckpointError.misfit(files.place, info["missing_keys"], info["unexpected_keys"])
     return WanCodec(vae, str(path), tile)
+
+
+def build_vae(files: VaeFiles, tensors: Mapping[str, Tensor]) -> Any:
+    """Return diffusers' autoencoder with ``tensors``, by their names there, as weights [C_out, C_in, t, h, w].
+
+    Raises:
+        MissingExtra: diffusers is not installed.
+        CheckpointError: they do not fit, the first wrong one named.
+    """
+    try:
+        from diffusers import AutoencoderKLWan
+    except ImportError as error:
+        raise MissingExtra("the Wan codec", "wan") from error
+    try:
+        with torch.device("meta"):
+            vae: Any = AutoencoderKLWan(**files.config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{files.place}: no such autoencoder can be made ({' '.join(str(error).split())})"
+        ) from None
+    expected = vae.state_dict()
+    if expected.keys() != tensors.keys():
+        raise CheckpointError.misfit(files.place, expected.keys() - tensors.keys(), tensors.keys() - expected.keys())
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{files.place} does not fit this model: {name!r} has shape {list(tensor.shape)}, expected "
+                f"{list(expected[name].shape)}"
+            )
+        if tensor.device.type != "meta" and not bool(torch.isfinite(tensor.float()).all()):
+            raise CheckpointError(f"{files.place} holds values that are not finite in {name!r}: fetch it again")
+    vae.load_state_dict(dict(tensors), assign=True)
+    return vae
+
+
+def check_vae(path: str | Path) -> VaeFiles:
+    """Return what ``find_vae`` does, after holding names and shapes [C_out, C_in, t, h, w] to diffusers' own; headers only.
+
+    Raises:
+        MissingExtra, CheckpointError: see ``find_vae`` and ``build_vae``.
+    """
+    files = find_vae(path)
+    if files.place.is_file():
+        tensors = read_original(files.place, headers=True)
+    else:
+        shards = sorted(files.place.glob("*.safetensors"))
+        if not shards:
+            raise CheckpointError(f"{files.place} holds no .safetensors file: fetch the autoencoder's weights")
+        tensors = {name: value for shard in shards for name, value in load_tensors(shard, headers=True)[0].items()}
+    build_vae(files, tensors)
+    return files
 
 
 def _unpatch(video: Tensor, patch: int) -> Tensor:

@@ -1,19 +1,18 @@
 """Asking a teacher for every clip that is still wanted; stopped at any moment, it goes on where it was."""
 
-import queue
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 
+from understudy.collection.crew import Crew
+from understudy.collection.interrupts import Interrupts
 from understudy.collection.ledger import Budget, JobRow, Ledger
-from understudy.collection.pace import Pace, Stopped
+from understudy.collection.pace import Pace
+from understudy.collection.policy import Outcome, Policy
 from understudy.collection.progress import CollectReport, console, describe
 from understudy.collection.store import ClipStore, record_key
-from understudy.collection.worker import Ending, Policy, Worker
-from understudy.errors import ConfigError, TeacherError, TeacherStopped
+from understudy.collection.worker import Worker
+from understudy.errors import CollectionIncomplete, ConfigError, TeacherStopped
 from understudy.files import sha256_hex
 from understudy.ingest.guard import start_guards
 from understudy.prompts import normalise
@@ -22,11 +21,8 @@ from understudy.teachers.base import ClipParams, JobTeacher, Teacher, Terms, as_
 __all__ = ["CollectReport", "Estimate", "Job", "Policy", "collect", "describe", "permitted", "plan_jobs"]
 
 _MAX_PER_PROMPT = 2**20
-_ELSEWHERE_SECONDS = 0.5
-_GOODBYE_SECONDS = 5.0
 
 _Show = Callable[[CollectReport], None]
-_Result = tuple[Ending, str]
 
 
 @dataclass(frozen=True)
@@ -146,9 +142,10 @@ def collect(
 
     Raises:
         ConfigError: the terms or the user do not allow it.
-        TeacherError: a job failed, or the teacher cannot be asked. What came is kept.
+        TeacherStopped: the teacher takes no further jobs, or too many in a row came to nothing. What came is kept.
+        CollectionIncomplete: jobs failed, are left for the next collection, or are unsure. What came is kept.
         StoreError: the store cannot be written.
-        KeyboardInterrupt: passed on with a message that says how many jobs are settled.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; says how many jobs are settled. Its ``signal`` is the signal's number.
     """
     params, policy, work = params or ClipParams(), policy or Policy(), as_jobs(teacher)
     asked = {name: value for name, value in asdict(params).items() if value is not None}
@@ -160,12 +157,15 @@ def collect(
             show(report)
         return report
     terms = permitted(work.terms, permission)
-    with Ledger(store.path, durable=not work.local) as ledger:
+    with Interrupts(at_once=work.local) as interrupts, Ledger(store.path, durable=not work.local) as ledger:
         if not work.local:
             report = _with_costs(report, work, ledger)
-            if not ledger.affords(work.name, work.price(params), policy.budget) and not ledger.under_way(pending):
+            known = ledger.under_way(pending)
+            if not known and not ledger.affords(work.name, work.price(params), policy.budget):
                 return replace(report, unfunded=len(pending))  # `train` goes on with what the budget has bought
-            _ask_user(work, params, policy, len(pending), ledger, approve)
+            if len(pending) > known or policy.retry_unsure:
+                clips = len(pending) - (0 if policy.retry_unsure else known)
+                _ask_user(work, params, policy, clips, ledger, approve)
         rows = (JobRow(key, work.name, normalise(wanted[key].prompt), asked, wanted[key].seed) for key in pending)
         ledger.plan(rows, {key: status for key in wanted if (status := store.status(key)) is not None})
         if policy.retry_unsure:
@@ -173,26 +173,47 @@ def collect(
         if not work.own_files:
             start_guards()
         pace = Pace(policy.per_minute, policy.first_wait, policy.longest_wait)
-        worker = Worker(work, store, ledger, pace, policy, params, terms)
+        crew = Crew(Worker(work, store, ledger, pace, policy, params, terms), pace, policy, interrupts)
         problem = ""
         try:
             with _shown(on_progress, report) as show:
                 show(report)
-                for result in _results(worker, pending, policy, pace):
+                for result in crew.results(ledger.order(pending)):
                     if result is not None:
-                        report = _with_costs(_counted(report, result[0]), work, ledger)
-                        problem = problem or (result[1] if result[0] in ("failed", "expired", "left") else "")
+                        report = _with_costs(_counted(report, result), work, ledger)
+                        problem = problem or (result.reason if result.ending in _PROBLEMS else "")
                     show(report)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
+            if interrupts.forced:
+                ledger.abandon()
+            raise interrupts.error(
                 f"stopped: {report.settled} of {report.total} jobs are settled and kept; run it again to go on"
             ) from None
+        except TeacherStopped as error:
+            raise TeacherStopped(f"{error}; {_summary(report)}") from None
     if problem:
-        raise TeacherError(
+        raise CollectionIncomplete(
             f"{report.failed} jobs failed and {report.left} are left of {report.total}, the first because: {problem}; "
-            f"{report.settled} are settled and kept; run it again to go on"
+            f"{_summary(report)}"
         )
     return report
+
+
+_PROBLEMS = ("failed", "expired", "left", "unsure")
+
+
+def _summary(report: CollectReport) -> str:
+    """Return how far it is and how to go on."""
+    open_jobs = report.total - report.settled - report.failed - report.left - report.unfunded
+    parts = [f"{report.settled} of {report.total} are settled and kept"]
+    if open_jobs:
+        parts.append(f"{open_jobs} stay queued")
+    if report.unsure:
+        parts.append(
+            f"of {report.unsure} nobody knows whether the teacher has them: look at its own list of jobs; --retry-unsure "
+            "asks again, and may pay twice"
+        )
+    return "; ".join([*parts, "run it again to go on"])
 
 
 def _ask_user(
@@ -226,96 +247,16 @@ def _with_costs(report: CollectReport, teacher: JobTeacher, ledger: Ledger) -> C
     return replace(report, spent=ledger.spent(teacher.name)[0], currency=teacher.currency)
 
 
-def _counted(report: CollectReport, ending: Ending) -> CollectReport:
+def _counted(report: CollectReport, outcome: Outcome) -> CollectReport:
     """Return ``report`` with one more job that ended so."""
-    name = "failed" if ending == "expired" else ending
+    if outcome.ending == "queued":
+        return report
+    if outcome.ending == "unsure":
+        return replace(report, failed=report.failed + 1, unsure=report.unsure + 1)
+    name = "failed" if outcome.ending == "expired" else outcome.ending
     return replace(report, **{name: getattr(report, name) + 1})
 
 
 def _shown(on_progress: _Show | None, start: CollectReport) -> AbstractContextManager[_Show]:
     """Show progress by the caller's own means or on standard error."""
     return console(start) if on_progress is None else nullcontext(on_progress)
-
-
-# --- handing out the jobs ---------------------------------------------------------------------------------------
-
-
-def _results(worker: Worker, keys: Sequence[str], policy: Policy, pace: Pace) -> Iterator[_Result | None]:
-    """Yield how each job ended, in the order of their ends; None now and then while nothing ends."""
-    # While a service draws the next clips, the last ones are fetched and checked: its places are never empty for that.
-    threads = min(policy.concurrency * (1 if worker.local else 2), len(keys))
-    source = _serial(worker, keys, pace) if threads == 1 else _parallel(worker, keys, pace, threads)
-    failures, done = 0, False
-    for result in source:
-        if result is not None:
-            ending, reason = result
-            done = done or ending == "done"
-            failures = failures + 1 if ending in ("failed", "expired", "left") else 0
-            if failures >= policy.failures:
-                raise TeacherStopped(
-                    f"{failures} jobs in a row came to nothing, the last because: {reason}; what came is kept"
-                )
-        yield result
-
-
-def _serial(worker: Worker, keys: Sequence[str], pace: Pace) -> Iterator[_Result]:
-    """Settle the jobs one after the other, in this thread."""
-    waiting = deque(keys)
-    while waiting:
-        key = waiting.popleft()
-        result = worker.settle(key)
-        if result[0] == "elsewhere":  # its other collector may be killed yet
-            waiting.append(key)
-            pace.wait(_ELSEWHERE_SECONDS)
-            continue
-        yield result
-
-
-def _parallel(worker: Worker, keys: Sequence[str], pace: Pace, threads: int) -> Iterator[_Result | None]:
-    """Settle the jobs in ``threads`` threads; an error in one stops all."""
-    waiting = deque(keys)
-    results: queue.SimpleQueue[_Result | BaseException | None] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            while waiting:
-                try:
-                    key = waiting.popleft()
-                except IndexError:
-                    break
-                result = worker.settle(key)
-                if result[0] == "elsewhere":
-                    waiting.append(key)
-                    pace.wait(_ELSEWHERE_SECONDS)
-                else:
-                    results.put(result)
-        except Stopped:
-            pass
-        except BaseException as error:
-            results.put(error)
-        finally:
-            results.put(None)
-
-    # Daemons: whatever they are in the middle of, the ledger knows how to go on.
-    running = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
-    for thread in running:
-        thread.start()
-    ended = 0
-    try:
-        while ended < threads:
-            try:
-                result = results.get(timeout=1.0)
-            except queue.Empty:
-                yield None
-                continue
-            if isinstance(result, BaseException):
-                raise result
-            if result is None:
-                ended += 1
-            else:
-                yield result
-    finally:
-        pace.stop()
-        until = time.monotonic() + _GOODBYE_SECONDS
-        for thread in running:
-            thread.join(max(0.0, until - time.monotonic()))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from understudy.clips import Clip, decode_mp4, encode_mp4, resample
-from understudy.recipe.config import DamageConfig
+from understudy.recipes.config import DamageConfig
 
 Pairs = list[tuple[str, Clip]]
 

@@ -11,96 +11,20 @@ A process killed between 1 and 2 leaves a job of which nobody knows whether the 
 """
 
 import json
-import os
-import secrets
-import shutil
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from understudy.collection.collectors import Collector
+from understudy.collection.rows import SCHEMA, VERSION, Budget, JobRow
 from understudy.errors import StoreError, UnderstudyError
-from understudy.files import ensure_folder
 from understudy.teachers.base import JobState
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: one collector at a time is then up to the user
-    fcntl = None  # type: ignore[assignment]
-
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    key TEXT PRIMARY KEY,            -- record_key of teacher, prompt, asked and seed
-    teacher TEXT NOT NULL,
-    prompt TEXT NOT NULL,
-    asked TEXT NOT NULL,             -- JSON
-    seed INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'rejected', 'failed', 'expired')),
-    handle TEXT,                     -- what the teacher is polled with
-    unsure INTEGER NOT NULL DEFAULT 0,
-    number INTEGER NOT NULL DEFAULT 0,  -- of its latest submission, from 1
-    reason TEXT NOT NULL DEFAULT '',
-    owner TEXT,                      -- the collector at work on it
-    changed TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS submissions (
-    key TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    teacher TEXT NOT NULL,
-    handle TEXT,
-    price REAL,                      -- expected; NULL when nobody knows
-    cost REAL,                       -- what it came to; NULL until known
-    outcome TEXT NOT NULL DEFAULT 'open',  -- or 'refused' (no job was made), or the state the job ended in
-    begun TEXT NOT NULL,
-    ended TEXT,
-    PRIMARY KEY (key, number)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS submissions_by_teacher ON submissions (teacher);
-"""
-
-
-@dataclass(frozen=True)
-class JobRow:
-    """One job as the ledger has it.
-
-    Attributes:
-        key: `understudy.collection.store.record_key` of the request.
-        teacher, prompt, asked, seed: the request.
-        state: see `understudy.teachers.base.JobState`.
-        handle: what the teacher is polled with; None before it took the job.
-        unsure: a submission was begun and no answer to it was written down.
-        number: how often it was submitted.
-        reason: why it ended as it did.
-    """
-
-    key: str
-    teacher: str
-    prompt: str
-    asked: dict[str, object]
-    seed: int
-    state: JobState = "queued"
-    handle: str | None = None
-    unsure: bool = False
-    number: int = 0
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a teacher may be asked for in one store, over all collections into it; None: no limit.
-
-    Attributes:
-        money: in the teacher's currency; jobs under way count with their expected price.
-        clips: submissions that made a job.
-    """
-
-    money: float | None = None
-    clips: int | None = None
+__all__ = ["Budget", "JobRow", "Ledger"]
 
 
 class Ledger:
@@ -118,12 +42,10 @@ class Ledger:
             StoreError: it is damaged, of a later version, or cannot be written.
         """
         self.path = Path(store) / "ledger.sqlite"
-        self.owner = secrets.token_hex(8)
-        self._folders = Path(store) / "collectors"
         self._lock = threading.Lock()
-        self._descriptor: int | None = None
+        self._abandoned = False
         try:
-            ensure_folder(self._folders)
+            self._collector = Collector(Path(store) / "collectors")
             self._database = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
         except (sqlite3.Error, UnderstudyError) as error:
             raise StoreError(f"cannot open ledger {self.path}: {error}") from None
@@ -132,27 +54,37 @@ class Ledger:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._durable = durable
             version = int(self._database.execute("PRAGMA user_version").fetchone()[0])
-            if version > _VERSION:
-                raise StoreError(f"ledger {self.path} is of version {version}; this understudy reads {_VERSION}")
-            if version < _VERSION:
-                self._database.executescript(_SCHEMA)
-                self._database.execute(f"PRAGMA user_version = {_VERSION}")
-        self._register()
+            if version > VERSION:
+                raise StoreError(f"ledger {self.path} is of version {version}; this understudy reads {VERSION}")
+            if version < VERSION:
+                self._database.executescript(SCHEMA)
+                self._database.execute(f"PRAGMA user_version = {VERSION}")
+            self._database.execute("CREATE INDEX IF NOT EXISTS submissions_by_handle ON submissions (handle)")
+        with self._writing():  # nobody else registers or cleans up meanwhile
+            self._collector.register()
+
+    @property
+    def owner(self) -> str:
+        """The name of this collector."""
+        return self._collector.name
 
     @property
     def incoming(self) -> Path:
         """A folder of this collector alone, for clips that are on their way; gone when the ledger is closed."""
-        return self._folders / self.owner
+        return self._collector.folder
+
+    def abandon(self) -> None:
+        """Leave the file open until the process ends: threads that were not waited for may still have an id to note."""
+        self._abandoned = True
 
     def close(self) -> None:
         """Give back every job this collector holds and close the file."""
+        if self._abandoned:
+            return
         with suppress(sqlite3.Error, StoreError), self._writing() as database:
             database.execute("UPDATE jobs SET owner = NULL WHERE owner = ?", (self.owner,))
         self._database.close()
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-        shutil.rmtree(self.incoming, ignore_errors=True)
+        self._collector.leave()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -167,7 +99,8 @@ class Ledger:
     def plan(self, jobs: Iterable[JobRow], settled: Mapping[str, JobState]) -> None:
         """Enter jobs that are new, and mark those that the store has settled (key to state).
 
-        Jobs that failed or expired before are queued again, except where nobody knows whether the teacher has them.
+        Jobs that failed or expired before are queued again, except where nobody knows whether the teacher has them; so are
+        those whose rejection was taken back. Their reasons stay, see `order`.
         """
         now = _now()
         with self._writing() as database:
@@ -180,8 +113,8 @@ class Ledger:
                 )
                 if job.key not in settled:
                     database.execute(
-                        "UPDATE jobs SET state = 'queued', handle = NULL, reason = '', changed = ? "
-                        "WHERE key = ? AND state IN ('failed', 'expired') AND NOT unsure AND owner IS NULL",
+                        "UPDATE jobs SET state = 'queued', handle = NULL, changed = ? "
+                        "WHERE key = ? AND state IN ('failed', 'expired', 'rejected') AND NOT unsure AND owner IS NULL",
                         (now, job.key),
                     )
             ended = [(state, now, key, state) for key, state in settled.items()]
@@ -201,7 +134,7 @@ class Ledger:
         with self._writing() as database:
             database.executemany(
                 "UPDATE jobs SET state = 'queued', handle = NULL, unsure = 0, reason = '', changed = ? "
-                "WHERE key = ? AND owner IS NULL AND ((unsure AND handle IS NULL) "
+                "WHERE key = ? AND owner IS NULL AND (unsure "
                 "OR (state = 'running' AND handle IS NOT NULL AND reason <> ''))",
                 [(_now(), key) for key in keys],
             )
@@ -212,8 +145,8 @@ class Ledger:
         """Take job ``key`` for this collector; None when another one, alive, has it. A settled job is only read."""
         with self._writing() as database:
             row = database.execute("SELECT * FROM jobs WHERE key = ?", (key,)).fetchone()
-            if row["state"] in ("queued", "running"):
-                if row["owner"] not in (None, self.owner) and self._alive(row["owner"]):
+            if row["state"] in ("queued", "running") or row["unsure"]:
+                if row["owner"] not in (None, self.owner) and self._collector.alive(row["owner"]):
                     return None
                 database.execute("UPDATE jobs SET owner = ? WHERE key = ?", (self.owner, key))
         return _job(row)
@@ -236,11 +169,17 @@ class Ledger:
             )
             return int(number) + 1
 
-    def submitted(self, key: str, number: int, handle: str) -> None:
-        """Note the handle of the job that submission ``number`` of ``key`` made."""
+    def submitted(self, key: str, number: int, handle: str) -> bool:
+        """Note the handle of the job that submission ``number`` of ``key`` made; return False if it is another job's."""
         with self._writing(durable=True) as database:
-            database.execute("UPDATE jobs SET handle = ?, unsure = 0, changed = ? WHERE key = ?", (handle, _now(), key))
+            if _is_of_another(database, key, handle):
+                return False
+            database.execute(
+                "UPDATE jobs SET state = 'running', handle = ?, unsure = 0, reason = '', changed = ? WHERE key = ?",
+                (handle, _now(), key),
+            )
             database.execute("UPDATE submissions SET handle = ? WHERE key = ? AND number = ?", (handle, key, number))
+        return True
 
     def refused(self, key: str, number: int, state: JobState, reason: str) -> None:
         """Note that submission ``number`` made no job, which therefore costs nothing and is now in ``state``."""
@@ -288,16 +227,43 @@ class Ledger:
         with self._guarded():
             return [_job(row) for row in self._database.execute("SELECT * FROM jobs")]
 
+    def order(self, keys: Iterable[str]) -> list[str]:
+        """Return ``keys`` in the order to work on them.
+
+        First what the teacher has, then what it was not asked for, then what came to nothing in an earlier collection, and
+        last that of which nobody knows whether the teacher has it.
+        """
+
+        def place(key: str) -> int:
+            job = self.get(key)
+            if job is None or job.unsure:
+                return 3
+            return 2 if job.reason else 0 if job.handle is not None else 1
+
+        return sorted(keys, key=place)  # stable
+
+    def belongs(self, key: str, handle: str) -> bool:
+        """Say whether ``handle`` is that of another job of the same teacher than ``key``."""
+        with self._guarded():
+            return _is_of_another(self._database, key, handle)
+
+    def begun(self, key: str, number: int) -> float:
+        """Return when submission ``number`` of ``key`` was begun, in seconds since 1970."""
+        with self._guarded():
+            row = self._database.execute(
+                "SELECT begun FROM submissions WHERE key = ? AND number = ?", (key, number)
+            ).fetchone()
+        return datetime.fromisoformat(row[0]).timestamp() if row else 0.0
+
     def affords(self, teacher: str, price: float | None, budget: Budget) -> bool:
         """Say whether the budget allows another job of ``teacher`` at ``price``."""
         with self._guarded():
             return _affords(self._database, teacher, price, budget)
 
-    def under_way(self, keys: Iterable[str]) -> bool:
-        """Say whether the teacher has, or may have, one of these jobs."""
-        with self._guarded():
-            rows = (self._database.execute("SELECT state FROM jobs WHERE key = ?", (key,)).fetchone() for key in keys)
-            return any(row is not None and row["state"] == "running" for row in rows)
+    def under_way(self, keys: Iterable[str]) -> int:
+        """Return how many of these jobs the teacher has, or may have."""
+        jobs = (self.get(key) for key in keys)
+        return sum(job is not None and (job.state == "running" or job.unsure) for job in jobs)
 
     def spent(self, teacher: str) -> tuple[float, int]:
         """Return what ``teacher`` has cost so far, jobs under way included, and how many jobs it was given."""
@@ -319,33 +285,6 @@ class Ledger:
                 "WHERE key = ? AND number = ? AND outcome = 'open'",
                 (outcome, cost, now, key, number),
             )
-
-    def _register(self) -> None:
-        """Make this collector's folder with a lock in it, which the system lets go when the process dies."""
-        with self._writing():  # nobody else registers or cleans up meanwhile
-            for folder in self._folders.iterdir():
-                if not self._alive(folder.name):
-                    shutil.rmtree(folder, ignore_errors=True)
-            ensure_folder(self.incoming)
-            self._descriptor = os.open(self.incoming / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-            if fcntl is not None:
-                with suppress(OSError):  # a file system without locks
-                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _alive(self, owner: str) -> bool:
-        """Say whether the process of collector ``owner`` still runs."""
-        try:
-            descriptor = os.open(self._folders / owner / "lock", os.O_RDWR)
-        except OSError:
-            return False
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -373,6 +312,14 @@ class Ledger:
                 with suppress(sqlite3.Error):
                     self._database.execute("ROLLBACK")
                 raise
+
+
+def _is_of_another(database: sqlite3.Connection, key: str, handle: str) -> bool:
+    found = database.execute(
+        "SELECT 1 FROM submissions WHERE handle = ? AND key <> ? AND teacher = (SELECT teacher FROM jobs WHERE key = ?)",
+        (handle, key, key),
+    ).fetchone()
+    return found is not None
 
 
 def _affords(database: sqlite3.Connection, teacher: str, price: float | None, budget: Budget) -> bool:

@@ -21,7 +21,8 @@ class CollectReport:
         done: clips collected by this call.
         skipped: jobs that were on record already, as a clip or as a rejection.
         rejected: jobs the teacher refused during this call.
-        failed: jobs that came to nothing this time.
+        failed: jobs that came to nothing this time, those that are unsure included.
+        unsure: of those, jobs of which nobody knows whether the teacher has them.
         left: jobs that are under way at the teacher, or could not be handed in; the next call goes on with them.
         unfunded: jobs that the budget does not allow to ask for.
         spent: what the teacher has cost in this store so far, jobs under way included.
@@ -33,6 +34,7 @@ class CollectReport:
     skipped: int = 0
     rejected: int = 0
     failed: int = 0
+    unsure: int = 0
     left: int = 0
     unfunded: int = 0
     spent: float = 0.0
@@ -94,7 +96,13 @@ def describe(report: CollectReport, seconds: float) -> str:
 
 def _notes(report: CollectReport) -> list[str]:
     """Return what is worth saying beside the count."""
-    counts = {"rejected": report.rejected, "failed": report.failed, "left": report.left, "unfunded": report.unfunded}
+    counts = {
+        "rejected": report.rejected,
+        "failed": report.failed - report.unsure,
+        "unsure": report.unsure,
+        "left": report.left,
+        "unfunded": report.unfunded,
+    }
     notes = [f"{count} {what}" for what, count in counts.items() if count]
     return [*notes, f"{report.spent:.2f} {report.currency} spent"] if report.currency else notes
 

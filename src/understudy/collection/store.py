@@ -9,19 +9,20 @@ Layout::
 
 import json
 import os
+import re
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from understudy.clips import Clip, ClipForm, read_file
 from understudy.errors import ClipError, StoreError, UnderstudyError
-from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
+from understudy.files import TEMPORARY_PREFIX, ensure_folder, read_json, sha256_hex, write_bytes_atomic
 from understudy.ingest.guard import GuardPool, read_clip
 from understudy.prompts import normalise
 from understudy.reading import Unreadable, open_regular
@@ -40,7 +41,8 @@ class ClipRecord:
 
     Attributes:
         key: `record_key` of teacher, prompt, asked and seed.
-        status: ``"done"``, or ``"rejected"`` when the teacher refused the prompt for good.
+        status: ``"done"``, ``"rejected"`` when the teacher refused the prompt for good, or ``"requeued"`` when that was
+            taken back; such a line only ends an earlier one.
         prompt: normalised text.
         teacher: the teacher's name with its version.
         asked: the clip parameters asked for; what was left to the teacher is absent.
@@ -99,7 +101,7 @@ class Origin:
             "teacher": self.teacher,
             "asked": {name: value for name, value in self.asked.items() if value is not None},
             "seed": int(self.seed),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": _now(),
             "terms": self.terms,
         }
 
@@ -247,6 +249,15 @@ class ClipStore:
             self._append(record)
         return record
 
+    def requeue(self, keys: Iterable[str]) -> None:
+        """Take back the rejections of ``keys``, which are then off the record; raises as `reject`."""
+        with self._locked():
+            self._repair()
+            self.refresh()
+            for known in filter(None, map(self.get, keys)):
+                if known.status == "rejected":
+                    self._append(replace(known, status="requeued", time=_now()))
+
     def clip_path(self, record: ClipRecord) -> Path:
         """Return where the clip of ``record`` lies.
 
@@ -285,8 +296,11 @@ class ClipStore:
                         "restore the file from a copy"
                     )
                 key, at = _packed(record.key), self._read_to
-                # The first clip of a request stays; a clip outranks an earlier rejection.
-                if key not in self._lines_at or (self._lines_at[key] < 0 and record.status == "done"):
+                # The first clip of a request stays; a clip outranks an earlier rejection, which may be taken back.
+                if record.status == "requeued":
+                    if self._lines_at.get(key, 0) < 0:
+                        del self._lines_at[key]
+                elif key not in self._lines_at or (self._lines_at[key] < 0 and record.status == "done"):
                     self._lines_at[key] = at if record.status == "done" else ~at
                 self._read_to += len(line)
 
@@ -407,15 +421,20 @@ class ClipStore:
         """Remove half-written clips; needs the lock, under which every one belongs to a dead writer."""
         _removed(self.path / "clips", lambda path: path.name.startswith(TEMPORARY_PREFIX))
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> AbstractContextManager[None]:
         """Keep every other writer out, in this process and in others."""
-        with _THREADS:
-            descriptor = _lock(self.path)
-            try:
-                yield
-            finally:
-                os.close(descriptor)  # which lets the lock go
+        return _exclusive(self.path)
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Hold the lock of the store in ``folder``."""
+    with _THREADS:
+        descriptor = _lock(folder)
+        try:
+            yield
+        finally:
+            os.close(descriptor)  # which lets the lock go
 
 
 def _lock(folder: Path) -> int:
@@ -481,12 +500,25 @@ def _packed(key: str) -> bytes:
 def _parse(line: bytes) -> ClipRecord | None:
     """Return the record in ``line``, or None when it holds none; names it does not know are left out."""
     try:
-        values = {"provenance": {}, **json.loads(line)}  # which earlier versions did not write
+        values = {"provenance": {}, **read_json(line)}  # which earlier versions did not write
         record = ClipRecord(**{field.name: values[field.name] for field in fields(ClipRecord)})
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    clip_fits = isinstance(record.clip, str) and len(record.clip) == 64 and record.clip.isalnum()
-    return record if record.status == "rejected" or (record.status == "done" and clip_fits) else None
+    texts = (record.key, record.status, record.prompt, record.teacher, record.time, record.terms)
+    objects = (record.asked, record.received, record.provenance)
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(value, dict) for value in objects)
+        and isinstance(record.seed, int)
+        and isinstance(record.reason, str | None)
+    ):
+        return None
+    clip_fits = isinstance(record.clip, str) and re.fullmatch(r"[0-9a-f]{64}", record.clip)
+    return record if record.status in ("rejected", "requeued") or (record.status == "done" and clip_fits) else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -4,110 +4,32 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, TypeVar
 
 from understudy.clips import read_file
-from understudy.collection.ledger import Budget, JobRow, Ledger
-from understudy.collection.pace import Durations, Pace, Stopped
+from understudy.collection.asking import Asker, LeftOpen, Lost, Unreachable, Unsure
+from understudy.collection.checks import Check, check_own_file, check_video
+from understudy.collection.delivery import Delivery
+from understudy.collection.ledger import JobRow, Ledger
+from understudy.collection.pace import Pace, Stopped
+from understudy.collection.policy import Ending, Outcome, Policy, kind_of
+from understudy.collection.refusals import Refusal, Refusals
 from understudy.collection.store import ClipStore, Origin
-from understudy.decoding import Limits
 from understudy.errors import (
-    AssetGone,
-    ClipError,
-    JobForgotten,
     PromptRejected,
     TeacherError,
     TeacherStopped,
     TransientError,
+    UnderstudyError,
 )
-from understudy.ingest.c2pa import check_training_allowed
-from understudy.ingest.facts import measure
-from understudy.ingest.guard import probe
-from understudy.teachers.base import ClipParams, ClipRequest, JobState, JobStatus, JobTeacher
+from understudy.teachers.base import ClipParams, ClipRequest, GivesUp, JobStatus, JobTeacher, ListsJobs
 
-Ending = Literal["done", "rejected", "failed", "expired", "skipped", "elsewhere", "left", "unfunded"]
-"""What came of a job in this collection. ``elsewhere``: another collector has it; ``left``: under way or queued, for the
-next collection to go on with; ``unfunded``: the budget does not allow to ask for it."""
-
-Check = Callable[[Path], dict[str, object]]
-"""Says what arrived in a file, or raises ClipError when it is no clip."""
-
-_T = TypeVar("_T")
 _PATIENCE = 1.0  # seconds that a finished clip waits for places at the teacher to be filled
-_FORGOTTEN_POLLS = 3  # a job that was just made may not be visible everywhere yet
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How a collection behaves.
-
-    Attributes:
-        concurrency: jobs that the teacher has at the same time; clips are fetched and checked beside them.
-        per_minute: submissions per minute at most; None: no limit.
-        poll: most seconds between two questions about one job; see `understudy.collection.pace.Durations`.
-        tries: how often a request is sent before the teacher counts as out of reach.
-        downloads: how often the clip of a finished job is fetched, each time from a fresh address and after a longer
-            wait, before the job is left for the next collection.
-        attempts: submissions per clip and collection: a job that the teacher lost or failed is asked for again.
-        timeout: seconds after which a job is left for the next collection.
-        first_wait, longest_wait: limits of the waits between tries, in seconds.
-        failures: jobs that may fail one after the other, with none done, before the collection stops.
-        budget: see `Budget`.
-        retry_unsure: ask again where nobody knows whether the teacher has the job already.
-    """
-
-    concurrency: int = 1
-    per_minute: float | None = None
-    poll: float = 2.0
-    tries: int = 8
-    downloads: int = 6
-    attempts: int = 2
-    timeout: float = 3600.0
-    first_wait: float = 1.0
-    longest_wait: float = 60.0
-    failures: int = 5
-    budget: Budget = field(default_factory=Budget)
-    retry_unsure: bool = False
-
-
-class _Lost(TeacherError):
-    """This submission came to nothing; another one may do better."""
-
-    def __init__(self, state: JobState, reason: str) -> None:
-        super().__init__(reason)
-        self.state, self.reason = state, reason
-
-
-class _Unreachable(Exception):
-    """Every try failed; the job is as it was."""
-
-
-class _LeftOpen(Exception):
-    """The teacher has the job, so that it is not asked for again, but it came to no end this time."""
-
-
-class _Unsure(Exception):
-    """The teacher may or may not have the job."""
-
-
-def check_video(path: Path) -> dict[str, object]:
-    """Return what is in the video file ``path``, looked at in the guarded process.
-
-    Raises:
-        ClipError: it does not decode.
-        TrainingForbidden: its content credentials say that it must not be trained on.
-    """
-    received = probe(path, "the clip that arrived").to_json()
-    credentials = check_training_allowed(path)
-    return {**received, "c2pa": credentials} if credentials else received
-
-
-def check_own_file(path: Path) -> dict[str, object]:
-    """Return what is in a file that this program has just encoded, looked at in this process, which is cheaper."""
-    with open(path, "rb") as file:
-        return measure(file, "the clip that was drawn", Limits()).to_json()
+class _Closed(Exception):
+    """No further job is handed in."""
 
 
 class Worker:
@@ -127,77 +49,126 @@ class Worker:
         """Take what every job needs; ``terms`` goes into every record. ``check``: None for what the teacher needs."""
         self._teacher, self._store, self._ledger, self._pace = teacher, store, ledger, pace
         self._policy, self._params, self._terms = policy, params, terms
-        self._check = check or (check_own_file if teacher.own_files else check_video)
-        self._durations = Durations(policy.poll)
         self._slots = threading.BoundedSemaphore(policy.concurrency)
         self._keeping = threading.Lock()  # clips are in memory one at a time
         self._handing_in = 0  # threads that have a place at the teacher and no job in it yet
         self._lock = threading.Lock()
+        at_once = policy.keep_refusals or teacher.local
+        self.refusals = Refusals(0 if at_once else policy.failures, self._record)
+        self._closed = threading.Event()
+        self._asker = Asker(pace, policy, teacher.local)
+        check = check or (check_own_file if teacher.own_files else check_video)
+        self._delivery = Delivery(teacher, pace, policy, self._asker, self.refusals, check)
 
     @property
     def local(self) -> bool:
         """Whether the teacher is `understudy.teachers.base.JobTeacher.local`."""
         return self._teacher.local
 
-    def settle(self, key: str) -> tuple[Ending, str]:
+    @property
+    def lists(self) -> bool:
+        """Whether the teacher's service keeps a list of its jobs."""
+        return isinstance(self._teacher, ListsJobs) and self._teacher.lists
+
+    def close(self) -> None:
+        """Hand in no further job; those that the teacher has go on."""
+        self._closed.set()
+
+    def give_up(self) -> None:
+        """End questions and downloads under way, where the teacher can."""
+        if isinstance(self._teacher, GivesUp):
+            self._teacher.give_up()
+
+    def settle(self, key: str) -> Outcome:
         """Bring job ``key`` to an end; return which, and why.
 
         Raises:
             Stopped: the collection was told to stop; the job is given back as it is.
-            TeacherStopped: no job can succeed; the job is given back as it is.
+            UnderstudyError: the collection cannot go on.
         """
         job = self._ledger.claim(key)
         if job is None:
-            return "elsewhere", ""
+            return Outcome(key, "elsewhere")
         if job.state in ("done", "rejected"):  # by another collector
-            return "skipped", job.reason
-        ending: Ending
+            return Outcome(key, "skipped")
+        earlier = job.unsure and not self._teacher.idempotent
         try:
-            if job.state in ("failed", "expired"):  # nobody knows whether the teacher has it, or as above
-                ending, reason = job.state, job.reason
-            else:
-                ending, reason = self._run(job)
-        except _Unreachable as error:
-            ending, reason = "left", str(error)
-        except _LeftOpen as error:
-            ending, reason = "left", f"{error}; the next collection asks for it by its id, --retry-unsure for a new one"
+            ending, reason = self._end(job)
+        except TeacherStopped as error:
+            self._ledger.leave(key, str(error))  # if the teacher has it
+            return Outcome(key, "queued", str(error), made=self._made(key), error=error)
+        except (Stopped, UnderstudyError):
+            raise
+        except Exception as error:  # whatever it is, it is this job's
+            ending, reason = "left", f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             self._ledger.leave(key, reason)
         finally:
             self._ledger.release(key)
-        return ending, f"prompt {job.prompt!r} (seed {job.seed}): {reason}" if reason else ""
+        if not reason:
+            return Outcome(key, ending)
+        said, kind = f"prompt {job.prompt!r} (seed {job.seed}): {reason}", kind_of(reason, job.prompt)
+        return Outcome(key, ending, said, kind, self._made(key), earlier)
+
+    def _made(self, key: str) -> bool:
+        """Say whether the teacher is known to have job ``key``."""
+        job = self._ledger.get(key)
+        return job is not None and job.handle is not None
+
+    def _end(self, job: JobRow) -> tuple[Ending, str]:
+        if job.state in ("failed", "expired") and not job.unsure:  # by another collector, just now
+            return job.state, job.reason
+        try:
+            return self._run(job)
+        except _Closed:
+            return "queued", ""
+        except Unreachable as error:
+            return "left", str(error)
+        except LeftOpen as error:
+            reason = f"{error}; the next collection asks for it by its id, --retry-unsure for a new one"
+            self._ledger.leave(job.key, reason)
+            return "left", reason
+        except Unsure as error:
+            if job.state == "failed":  # noted before
+                return "unsure", str(error)
+            reason = f"nobody knows whether the teacher has it ({error}); --retry-unsure asks again"
+            self._ledger.doubt(job.key, reason)
+            return "unsure", reason
 
     def _run(self, job: JobRow) -> tuple[Ending, str]:
         number, handle, attempts = job.number, job.handle, 0
-        unsure = job.unsure  # the answer to the latest submission was never written down
+        unsure = job.unsure and handle is None  # the answer to the latest submission was never written down
         while True:
             fresh = handle is None
             try:
                 with self._slot(), self._first(handle is None) as handed_in:
-                    if handle is None:
+                    if handle is None and unsure and not self._teacher.idempotent:
+                        handle, fresh = self._found(job, number), False
+                    elif handle is None:
                         attempts += 1
+                        self._open()
                         if not unsure:
                             begun = self._ledger.begin(job.key, self._teacher.price(self._params), self._policy.budget)
                             if begun is None:
                                 return "unfunded", "the budget is used up"
                             number = begun
-                        handle, unsure = self._submit(job, number, unsure), False
-                        handed_in()
-                    status = self._await(handle, fresh)
-                return self._finish(job, number, handle, status)
+                        handle = self._submit(job, number, unsure)
+                    unsure = False
+                    handed_in()
+                    until = time.monotonic() + self._policy.timeout
+                    status = self._delivery.wait(handle, fresh, until, seen=not (fresh or job.unsure))
+                return self._finish(job, number, handle, status, until)
             except PromptRejected as error:
                 return self._reject(job, number, str(error), made=handle is not None)
-            except _Unsure as error:
-                reason = f"nobody knows whether the teacher has it ({error}); --retry-unsure asks again"
-                self._ledger.doubt(job.key, reason)
-                return "failed", reason
             except TeacherStopped:
                 raise
             except TeacherError as error:
-                lost = error if isinstance(error, _Lost) else _Lost("failed", str(error))
+                lost = error if isinstance(error, Lost) else Lost("failed", str(error))
                 if handle is None:  # the same request would be refused again
                     self._ledger.refused(job.key, number, "failed", lost.reason)
                     return "failed", lost.reason
-                if attempts >= self._policy.attempts:
+                if not (isinstance(error, Lost) or self._teacher.local):
+                    raise LeftOpen(str(error)) from None
+                if attempts >= self._policy.attempts or not lost.again:
                     self._ledger.settle(job.key, number, lost.state, lost.reason)
                     return ("expired" if lost.state == "expired" else "failed"), lost.reason
                 self._ledger.lost(job.key, number, lost.state, lost.reason)
@@ -232,6 +203,32 @@ class Worker:
 
     # --- the steps ----------------------------------------------------------------------------------------------
 
+    def _open(self) -> None:
+        if self._closed.is_set():
+            raise _Closed
+
+    def _request(self, job: JobRow, number: int) -> ClipRequest:
+        return ClipRequest(job.prompt, job.seed, self._params, f"{job.key[:48]}-{number}")
+
+    def _found(self, job: JobRow, number: int) -> str:
+        """Return the handle of a job whose answer was lost from the service's own list.
+
+        Raises:
+            Unsure: there is no such list, or the job is not in it.
+        """
+        why = job.reason or "the collector was stopped while it asked"
+        if not (isinstance(self._teacher, ListsJobs) and self._teacher.lists):
+            raise Unsure(why)
+        request, begun = self._request(job, number), self._ledger.begun(job.key, number)
+        self._pace.before_request()
+        try:
+            handle = self._teacher.find(request, begun, lambda found: self._ledger.belongs(job.key, found))
+        except TeacherError as error:
+            raise Unsure(f"{why}; the service's list of jobs: {error}") from None
+        if handle is None or not self._ledger.submitted(job.key, number, handle):
+            raise Unsure(f"{why}; it is not in the service's list of jobs")
+        return handle
+
     def _submit(self, job: JobRow, number: int, unsure: bool) -> str:
         """Hand in submission ``number`` and return its handle; ``unsure``: it may have been handed in before."""
 
@@ -239,82 +236,45 @@ class Worker:
             nonlocal unsure
             unsure = True
             if not self._teacher.idempotent:
-                raise _Unsure(str(error))
+                raise Unsure(str(error))
 
-        if unsure and not self._teacher.idempotent:
-            raise _Unsure("the collector was stopped while it asked")
-        request = ClipRequest(job.prompt, job.seed, self._params, f"{job.key[:48]}-{number}")
+        def send() -> str:
+            self._open()
+            return self._teacher.submit(request)
+
+        request, ticket = self._request(job, number), self.refusals.ticket()
         try:
             self._pace.before_submission()
-            handle = self._retry(lambda: self._teacher.submit(request), doubt)
-        except (TeacherStopped, _Unreachable, Stopped) as error:
-            if not unsure:
-                self._ledger.refused(job.key, number, "queued", str(error))
+            handle = self._asker.retry(send, on_unsure=doubt)
+        except (Unsure, PromptRejected):
             raise
-        self._ledger.submitted(job.key, number, handle)
+        except (Stopped, _Closed, Unreachable, UnderstudyError) as error:
+            if isinstance(error, TeacherError) and not isinstance(error, TeacherStopped):
+                raise  # this job's
+            if not unsure:
+                reason = str(error) if isinstance(error, Unreachable) else ""
+                self._ledger.refused(job.key, number, "queued", reason)
+            raise
+        except Exception as error:  # in the middle of the request
+            raise Unsure(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        if not self._ledger.submitted(job.key, number, handle):
+            raise Unsure(f"the teacher answered with the id of another job, {handle[:60]}")
+        self.refusals.accepted(ticket)
         return handle
 
-    def _await(self, handle: str, fresh: bool) -> JobStatus:
-        """Return the status of a job that is done."""
-        begun, undone, unknown = time.monotonic(), 0.0, 0
-        fresh = fresh and not self._teacher.local
-        if fresh:
-            self._pace.wait(self._durations.until_first())
-        while True:
-            asked = time.monotonic() - begun
-            try:
-                status = self._retry(lambda: self._teacher.poll(handle))
-                unknown = 0
-            except JobForgotten as error:
-                unknown += 1
-                if unknown >= _FORGOTTEN_POLLS:
-                    raise _Lost("expired", str(error)) from None
-                status = JobStatus("running")
-            waited = time.monotonic() - begun
-            if status.state == "done":
-                if fresh:
-                    self._durations.add(undone, waited)
-                return status
-            if status.state == "rejected":
-                raise PromptRejected(status.reason or "rejected by the teacher")
-            if status.state in ("failed", "expired"):
-                raise _Lost(status.state, status.reason or f"the teacher says {status.state}")
-            if waited > self._policy.timeout:
-                raise _LeftOpen(f"not done after {self._policy.timeout:g} seconds")
-            undone = asked
-            self._pace.wait(self._durations.until_next(waited) if fresh and not unknown else self._policy.poll)
-
-    def _finish(self, job: JobRow, number: int, handle: str, status: JobStatus) -> tuple[Ending, str]:
+    def _finish(self, job: JobRow, number: int, handle: str, status: JobStatus, until: float) -> tuple[Ending, str]:
         """Fetch the clip of a done job, keep it, and note it."""
-        until = time.monotonic() + _PATIENCE
-        while self._handing_in and time.monotonic() < until and not self._teacher.local:
+        patience = time.monotonic() + _PATIENCE
+        while self._handing_in and time.monotonic() < patience and not self._teacher.local:
             self._pace.wait(0.02)
         part = self._ledger.incoming / f"{job.key}.part"
         try:
-            received, status = self._fetch(handle, status, part)
+            received, status = self._delivery.fetch(handle, status, part, until)
             self._keep(job, number, handle, status, received, part)
         finally:
             part.unlink(missing_ok=True)
         self._ledger.settle(job.key, number, "done", cost=status.cost)
         return "done", ""
-
-    def _fetch(self, handle: str, status: JobStatus, part: Path) -> tuple[dict[str, object], JobStatus]:
-        """Download into ``part`` until something arrives that decodes; return what it is."""
-        failures = 0
-        while True:
-            try:
-                self._retry(lambda status=status: self._teacher.download(handle, status, part))  # type: ignore[misc]
-                return self._check(part), status
-            except (AssetGone, ClipError) as error:
-                failures += 1
-                said = f"no usable clip: {error} ({failures} tries)"
-                if failures >= self._policy.downloads:
-                    raise (_Lost("failed", said) if self._teacher.local else _LeftOpen(said)) from None
-                if self._teacher.local:
-                    continue
-                if failures > 1 or isinstance(error, ClipError):
-                    self._pace.after_failure(failures)
-                status = self._await(handle, fresh=False)  # which brings a fresh address, or says that the job is lost
 
     def _keep(
         self, job: JobRow, number: int, handle: str, status: JobStatus, received: dict[str, object], part: Path
@@ -331,23 +291,16 @@ class Worker:
         return Origin(job.teacher, job.prompt, asdict(self._params), job.seed, self._terms)
 
     def _reject(self, job: JobRow, number: int, reason: str, made: bool) -> tuple[Ending, str]:
-        """Record that the prompt is refused for good; ``made``: the teacher had taken the job, and may charge for it."""
-        self._store.reject(self._origin(job), reason)
-        end = self._ledger.settle if made else self._ledger.refused
-        end(job.key, number, "rejected", reason)
-        return "rejected", reason
+        """Have the refusal of a prompt recorded, in time; ``made``: the teacher had taken the job, and may charge for it."""
+        if not made:
+            self._ledger.refused(job.key, number, "queued", reason)
+        self.refusals.add(Refusal(job.key, number, job.prompt, reason, kind_of(reason, job.prompt), made))
+        return "held", ""
 
-    def _retry(self, call: Callable[[], _T], on_unsure: Callable[[TransientError], None] | None = None) -> _T:
-        """Return what ``call`` returns, trying again after failures that pass."""
-        failures = 0
-        while True:
-            self._pace.before_request()
-            try:
-                return call()
-            except TransientError as error:
-                if on_unsure is not None and error.unsure:
-                    on_unsure(error)
-                failures += 1
-                if failures >= self._policy.tries:
-                    raise _Unreachable(f"{error} ({failures} tries)") from None
-                self._pace.after_failure(failures, error.retry_after)
+    def _record(self, refusal: Refusal) -> Outcome:
+        """Record that a prompt is refused for good."""
+        job = self._ledger.get(refusal.key)
+        if job is not None:
+            self._store.reject(self._origin(job), refusal.reason)
+            self._ledger.settle(refusal.key, refusal.number, "rejected", refusal.reason)
+        return Outcome(refusal.key, "rejected", refusal.reason)

@@ -14,7 +14,7 @@ from understudy.errors import ConfigError, UnderstudyError
 from understudy.shown import shown
 
 if TYPE_CHECKING:
-    from understudy.recipe.config import RunConfig
+    from understudy.recipes.config import RunConfig
 
 
 class UsageError(Exception):
@@ -37,7 +37,7 @@ class RecipeVerb(Verb):
     """A verb that takes a recipe, and every field of it as an option."""
 
     recipe: Annotated[Positional[Path], arg(metavar="RECIPE")]
-    """The recipe, a YAML file."""
+    """The recipe: a YAML file, a folder that holds a recipe.yaml, or the name of one that ships (`understudy recipes`)."""
     print_config: bool = False
     """Print the whole configuration as YAML, defaults and overrides included, and stop."""
     dry_run: bool = False
@@ -49,7 +49,7 @@ class RecipeVerb(Verb):
     def do_with(self, config: "RunConfig") -> int:
         """Do it with the recipe and the overrides read."""
         if self.print_config:
-            from understudy.recipe.files import dump
+            from understudy.recipes.files import dump
 
             print(dump(config), end="")
             return 0

@@ -15,7 +15,7 @@ class Bench(Verb):
     """Run a suite of rows, settings and seeds and write one table with intervals; run it again to go on after a stop."""
 
     suite: Annotated[Positional[Path], arg(metavar="SUITE")]
-    """The suite, a YAML file under recipes/bench."""
+    """The suite: a YAML file, or the name of one that ships, as `understudy recipes` lists them."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: the suite's own)")] = None
     """Folder of the results and of all cells."""
     workers: Annotated[int, arg(metavar="N")] = 2
@@ -30,9 +30,9 @@ class Bench(Verb):
     """Say what would be done and how long it would take, and stop; nothing is written."""
 
     examples: ClassVar[tuple[str, ...]] = (
-        "understudy bench recipes/bench/small.yaml",
-        "understudy bench recipes/bench/main.yaml --dry-run",
-        "understudy bench recipes/bench/main.yaml --rows start,sft,afd --seeds 0,1",
+        "understudy bench small",
+        "understudy bench main --dry-run",
+        "understudy bench main --rows start,sft,afd --seeds 0,1",
     )
 
     def do(self) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from understudy.commands.base import UsageError, Verb, say
+from understudy.shown import shown
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Generate(Verb):
     prompt: Annotated[Positional[tuple[str, ...]], arg(metavar="PROMPT...", help_behavior_hint="")] = ()
     """What to show; quote each prompt and keep them together."""
     prompts: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
-    """More prompts from a file: .txt (one a line), .jsonl or .csv (field prompt)."""
+    """More prompts from a file: .txt (one a line), .jsonl, .json, .csv or .tsv (field prompt, text or caption)."""
     out: Annotated[Path, arg(metavar="DIR")] = Path("generated")
     """Folder for the clips; made when missing."""
     seconds: Annotated[float | None, arg(metavar="S", help_behavior_hint="(default: as in training)")] = None
@@ -52,7 +53,7 @@ class Generate(Verb):
 
     def do(self) -> int:
         """Check the options, draw the clips, print their paths."""
-        from understudy.prompts import normalise, read_prompts
+        from understudy.prompts import checked, read_prompt_file
 
         limits = {"seed": (self.seed, 0), "per-prompt": (self.per_prompt, 1), "threads": (self.threads, 0)}
         optional = {"window": (self.window, 0), "sink": (self.sink, 0)}
@@ -61,10 +62,14 @@ class Generate(Verb):
                 raise UsageError(f"--{name} is {value}; give a whole number of at least {least} and below 2^31")
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise UsageError(f"--seconds is {self.seconds}; give a number above 0")
-        prompts = [normalise(text) for text in self.prompt]
+        prompts = [checked(text, "a prompt") for text in self.prompt]
         if "" in prompts:
             raise UsageError("a prompt is empty; say what to show, in quotes")
-        prompts += read_prompts(self.prompts) if self.prompts is not None else []
+        if self.prompts is not None:
+            found = read_prompt_file(self.prompts)
+            prompts += found.prompts
+            for line in found.notes:
+                _say(line)
         if not prompts:
             raise UsageError('there are no prompts; give them after the bundle, in quotes, or with "--prompts FILE"')
         switches = tuple(_switch(text) for text in self.switch)
@@ -84,6 +89,7 @@ class Generate(Verb):
             threads=self.threads,
             switches=switches,
             given=self.given,
+            say=_say,
         )
         for path in paths:
             say(path)
@@ -107,10 +113,15 @@ class Generate(Verb):
             threads=self.threads,
             switches=switches,
             given=self.given,
+            say=_say,
         ):
             sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
         return 0
+
+
+def _say(line: str) -> None:
+    print(f"note: {shown(line)}", file=sys.stderr, flush=True)
 
 
 def _switch(text: str) -> tuple[float, str]:

@@ -17,7 +17,7 @@ class Doctor(Verb):
 
     examples: ClassVar[tuple[str, ...]] = (
         "understudy doctor",
-        "understudy doctor recipes/quickstart.yaml",
+        "understudy doctor quickstart",
         "understudy doctor runs/quickstart",
     )
 
@@ -42,7 +42,7 @@ class Config(Verb):
 
     def do(self) -> int:
         """Print the list."""
-        from understudy.recipe.tree import config_fields
+        from understudy.recipes.tree import config_fields
 
         say("Every field of a recipe. In YAML: keys below keys; on the command line: --train.steps 10")
         section = ""

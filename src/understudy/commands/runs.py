@@ -11,7 +11,7 @@ from understudy.commands.base import RecipeVerb, Verb, check_run_folder, say
 from understudy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from understudy.recipe.config import RunConfig
+    from understudy.recipes.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Collect(RecipeVerb):
     """Ask the teacher for every training clip that is not in the clip store yet."""
 
     examples: ClassVar[tuple[str, ...]] = (
-        "understudy collect recipes/quickstart.yaml",
+        "understudy collect quickstart",
         "understudy collect my.yaml --per-prompt 4 --budget 20",
     )
     would: ClassVar[str] = "ask the teacher for the clips that are missing, and for nothing else"
@@ -39,6 +39,9 @@ class Collect(RecipeVerb):
     retry_unsure: bool = False
     """Ask again where nobody knows whether the teacher has the job, and where it has but its clip could not be had; it may
     then make, and charge for, two."""
+    keep_refusals: bool = False
+    """Record every refusal of a prompt, also where several prompts in a row are refused in the same words, which otherwise
+    stops the collection with none of them recorded."""
     active: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="(default: all prompts alike)")] = None
     """Spend the budget on the prompts where the discriminator of this finished run finds its student furthest from the
     teacher. Not shown to beat the default (benchmarks/results/active.md)."""
@@ -46,6 +49,7 @@ class Collect(RecipeVerb):
     def act(self, config: "RunConfig") -> int:
         """Collect, and say what came of it."""
         from understudy.run.clips import build_teacher, collect
+        from understudy.run.remarks import intake_notes
 
         given = {"budget": self.budget, "budget_clips": self.budget_clips, "permission": self.permission}
         changed = {name: value for name, value in given.items() if value is not None}
@@ -58,12 +62,16 @@ class Collect(RecipeVerb):
         if config.teacher.outside:
             teacher = build_teacher(config)
             say(f"terms of {teacher.name}: {teacher.terms}")
+        for line in intake_notes(config):
+            say(f"note: {line}")
         first = self._furthest(config)
-        report = collect(config, None, self._approve, self.held_out, self.retry_unsure, first)
+        report = collect(config, None, self._approve, self.held_out, self.retry_unsure, first, self.keep_refusals)
         say(
             f"{report.settled} of {report.total} clips settled in {config.clips.store}: {report.done} collected, "
             f"{report.skipped} there already, {report.rejected} refused by the teacher"
         )
+        if report.rejected:
+            say(f"`understudy store requeue {config.clips.store}` takes refusals back")
         if report.currency:
             say(f"spent in this store: {report.spent:.2f} {report.currency}")
         if report.unfunded:
@@ -100,7 +108,7 @@ class Train(RecipeVerb):
     """Do a whole run: collect, train every arm, evaluate, report; run it again to go on after a stop."""
 
     examples: ClassVar[tuple[str, ...]] = (
-        "understudy train recipes/quickstart.yaml",
+        "understudy train quickstart",
         "understudy train my.yaml --train.steps 200 --out runs/longer",
         "understudy train my.yaml --objective.kind sft --dry-run",
     )

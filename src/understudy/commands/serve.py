@@ -129,7 +129,7 @@ class Serve(Verb):
     def _denied(self) -> list[str]:
         if self.deny is None:
             return []
-        from understudy.prompts import read_text
+        from understudy.tables import read_text
 
         try:
             return read_text(self.deny, "--deny", 1 << 20).splitlines()

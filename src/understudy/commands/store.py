@@ -1,4 +1,4 @@
-"""Verbs on clip stores: store list, show, verify, pack, import, export."""
+"""Verbs on clip stores: store list, show, verify, pack, requeue, import, export."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -126,6 +126,44 @@ class StorePack(Verb):
         for path in removed:
             say(f"removed {path}")
         say(f"{len(removed)} files removed")
+        return 0
+
+
+@dataclass(frozen=True)
+class StoreRequeue(Verb):
+    """Take refusals back: the prompts are asked for again by the next `understudy collect`."""
+
+    store: _Store
+    """The store's folder."""
+    reason: Annotated[str, arg(metavar="WORDS", help_behavior_hint="(default: all refusals)")] = ""
+    """Only those whose recorded reason holds these words."""
+    prompt: Annotated[str, arg(metavar="WORDS", help_behavior_hint="(default: all prompts)")] = ""
+    """Only those whose prompt holds these words."""
+    dry_run: bool = False
+    """Say which, and change nothing."""
+    examples: ClassVar[tuple[str, ...]] = (
+        "understudy store requeue runs/store",
+        'understudy store requeue runs/store --reason "Exhausted balance" --dry-run',
+    )
+
+    def do(self) -> int:
+        """Take them back and say which."""
+        from understudy.collection.store import ClipStore
+
+        ClipStore(self.store)  # which must be there
+        store = ClipStore(self.store, create=True)
+        chosen = [
+            record
+            for record in store
+            if record.status == "rejected"
+            and self.reason.casefold() in (record.reason or "").casefold()
+            and self.prompt.casefold() in record.prompt.casefold()
+        ]
+        for record in chosen:
+            say(shown(f"{record.key[:12]} {record.prompt}: {record.reason}"))
+        if not self.dry_run:
+            store.requeue(record.key for record in chosen)
+        say(f"{len(chosen)} refusals {'would be ' if self.dry_run else ''}taken back")
         return 0
 
 

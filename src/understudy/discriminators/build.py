@@ -1,10 +1,10 @@
 """The discriminator that a recipe names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from understudy.discriminators.base import Discriminator
 from understudy.discriminators.config import JudgeConfig
-from understudy.recipe.kinds import DISCRIMINATORS
+from understudy.recipes.kinds import DISCRIMINATORS
 
 
 def build_discriminator(config: JudgeConfig, fps: float, vocabulary: Sequence[str]) -> Discriminator:
@@ -20,3 +20,14 @@ def build_discriminator(config: JudgeConfig, fps: float, vocabulary: Sequence[st
     """
     network: Discriminator = DISCRIMINATORS.build(config, fps, vocabulary)
     return network
+
+
+def check_discriminator(config: JudgeConfig, fps: float) -> None:
+    """Look at the files and packages that ``build_discriminator`` would need, where a kind needs any; headers only.
+
+    Raises:
+        MissingExtra, CheckpointError, ConfigError: as ``build_discriminator``.
+    """
+    look: Callable[[JudgeConfig, float], None] | None = getattr(DISCRIMINATORS.maker(config), "check", None)
+    if look is not None:
+        look(config, fps)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from understudy.recipe.section import Section, far
+from understudy.recipes.section import Section, far
 
 _Share = Annotated[float, Field(ge=far(0.0), le=far(1.0))]
 _Rate = Annotated[float, Field(ge=far(1e-12), le=far(10.0))]

@@ -4,7 +4,6 @@ Nothing is unpacked: members are read from their place in the tar, and their nam
 """
 
 import io
-import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import ClipError, ConfigError
+from understudy.files import read_json
 from understudy.prompts import normalise
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".m4v", ".ts", ".flv", ".ogv")
@@ -86,7 +86,7 @@ def _clips(path: Path, tar: tarfile.TarFile) -> Iterator[TarClip]:
         record: Mapping[str, Any] = {}
         if ".json" in members:
             try:
-                told = json.loads(_text(tar, members[".json"]))
+                told = read_json(_text(tar, members[".json"]))
             except ValueError:
                 raise ConfigError(f"{path} has a damaged {key}.json; write the tar again") from None
             record = told if isinstance(told, dict) else {}

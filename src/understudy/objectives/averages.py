@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from understudy.objectives.config import OnPolicyConfig
-from understudy.recipe.config import LoraConfig, TrainConfig
+from understudy.recipes.config import LoraConfig, TrainConfig
 from understudy.students.base import StudentModule
 from understudy.training.state import TrainState, average_into, new_state
 

@@ -2,8 +2,8 @@
 
 from understudy.objectives.config import ObjectiveSection
 from understudy.objectives.inputs import Inputs
-from understudy.recipe.config import RunConfig, TrainConfig
-from understudy.recipe.kinds import OBJECTIVES
+from understudy.recipes.config import RunConfig, TrainConfig
+from understudy.recipes.kinds import OBJECTIVES
 from understudy.students.bundle import Bundle
 from understudy.training.data import TeacherClips
 from understudy.training.loop import Objective

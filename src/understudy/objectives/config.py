@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from understudy.discriminators.config import JudgeConfig
-from understudy.recipe.section import Section, far
+from understudy.recipes.section import Section, far
 
 Hint = tuple[bool | None, str, str]
 """(False: will not work, None: allowed but rarely meant; the key; what about it)."""

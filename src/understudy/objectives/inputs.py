@@ -11,7 +11,7 @@ from understudy.objectives.rewards import RewardVerdict
 from understudy.objectives.rollouts import Groups
 from understudy.objectives.update import Update
 from understudy.objectives.verdict import RandomVerdict, Verdict
-from understudy.recipe.config import RunConfig, TrainConfig
+from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.rewards.build import build_reward
 from understudy.students.bundle import Bundle
 from understudy.training.canonical import Rerender

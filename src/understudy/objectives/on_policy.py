@@ -11,7 +11,7 @@ from understudy.objectives.averages import Averages
 from understudy.objectives.rollouts import Groups
 from understudy.objectives.update import Update
 from understudy.objectives.verdict import Verdict
-from understudy.recipe.config import TrainConfig
+from understudy.recipes.config import TrainConfig
 from understudy.students.base import StudentModule
 from understudy.training.state import StepReport, TrainState, set_rate
 from understudy.training.update import student_update

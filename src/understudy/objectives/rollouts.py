@@ -13,7 +13,7 @@ from understudy import flow
 from understudy.codecs.base import Codec
 from understudy.objectives import gauges
 from understudy.objectives.config import OnPolicyConfig
-from understudy.recipe.config import TrainConfig
+from understudy.recipes.config import TrainConfig
 from understudy.students.base import StudentModule, block_sizes
 from understudy.students.rollout import SeededNoise, clips_at_once, roll_chain
 from understudy.training.canonical import Rerender

@@ -1,4 +1,4 @@
-"""Making the start students that ship with the package: ``python -m understudy.pretraining recipes/start.yaml``.
+"""Making the start students that ship with the package: ``python -m understudy.pretraining start``.
 
 Clips of the physics-poor world train a codec, a flow-matching base, and few-step students distilled from it. About an
 hour on one core; quickstart users never need it.
@@ -22,7 +22,8 @@ from understudy.codecs.base import CodecModule, to_tensor
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ConfigError, UnderstudyError
 from understudy.pretraining.stages import CodecLoss, Stage, distil, pretrain, train_codec
-from understudy.recipe.section import Section
+from understudy.recipes.section import Section
+from understudy.recipes.shipped import locate
 from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
 from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
 from understudy.teachers.base import ClipParams
@@ -82,8 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         if len(arguments) != 1:
-            raise ConfigError("usage: python -m understudy.pretraining recipes/start.yaml")
-        make(StartConfig.model_validate(yaml.safe_load(Path(arguments[0]).read_text(encoding="utf-8"))))
+            raise ConfigError("usage: python -m understudy.pretraining RECIPE, as in start")
+        make(StartConfig.model_validate(yaml.safe_load(locate(arguments[0]).read_text(encoding="utf-8"))))
     except (UnderstudyError, OSError, ValidationError, yaml.YAMLError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -120,7 +121,7 @@ def make(config: StartConfig) -> None:
     for index, steps in enumerate(config.pretrain_steps):
         stage = Stage(steps, config.pretrain_batch, config.pretrain_lr, config.matrix_lr)
         base = pretrain(base.requires_grad_(True), latents, prompts, stage, config.seed + index, report)
-        note = f"recipes/start.yaml: base after pass {index + 1} of {len(config.pretrain_steps)}, not distilled"
+        note = f"recipe start: base after pass {index + 1} of {len(config.pretrain_steps)}, not distilled"
         save_bundle(Bundle(base.eval(), codec, (1.0, 0.75, 0.5, 0.25), form, note), config.out / "base", half=True)
     count = config.distil_clips
     for name, block in config.students.items():
@@ -137,7 +138,7 @@ def make(config: StartConfig) -> None:
             config.seed,
             report,
         )
-        bundle = Bundle(distilled.eval(), codec, config.levels, form, f"recipes/start.yaml: {name}")
+        bundle = Bundle(distilled.eval(), codec, config.levels, form, f"recipe start: {name}")
         save_bundle(bundle, config.out / name, half=True)
 
 

@@ -1,6 +1,6 @@
 """The reward that a recipe names."""
 
-from understudy.recipe.kinds import REWARDS
+from understudy.recipes.kinds import REWARDS
 from understudy.rewards.base import Reward
 from understudy.rewards.config import RewardSection
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from understudy.recipe.section import Section, far
+from understudy.recipes.section import Section, far
 
 
 class RewardSection(Section):

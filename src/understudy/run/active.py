@@ -15,8 +15,8 @@ from understudy.discriminators.base import Discriminator
 from understudy.discriminators.build import build_discriminator
 from understudy.discriminators.config import JudgeConfig
 from understudy.errors import CheckpointError, ConfigError
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.folder import main_arm
 from understudy.run.margins import furthest_first, margins

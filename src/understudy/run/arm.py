@@ -1,16 +1,21 @@
 """One arm: trained from the start student, merged, saved. The one way, for runs, their comparisons and a bench's cells."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from understudy.errors import CheckpointError
 from understudy.objectives.build import build_objective
 from understudy.objectives.config import ObjectiveSection
-from understudy.recipe.config import RunConfig, TrainConfig
+from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, save_bundle
+from understudy.students.checkpoints.read import names_public_checkpoint
+from understudy.students.checkpoints.start import start_checkpoint
 from understudy.students.lora import has_adapter, merged, save_adapter
 from understudy.training.data import TeacherClips
 from understudy.training.loop import Arm, train
@@ -51,10 +56,21 @@ def save_arm(config: RunConfig, bundle: Bundle, trained: StudentModule, source: 
 
     What was merged is written in full and drawn from in the type it was trained in.
     """
-    student = merged(trained)
+    own = config.student
+    student = merged(trained, _public_weights(config, trained))
     if has_adapter(trained):
-        save_adapter(trained, folder / "adapter", config.student.start)
+        save_adapter(trained, folder / "adapter", own.start, own.adapter, own.adapter_alpha)
     ready = replace(bundle, student=student, source=source)
     save_bundle(ready, folder)
     student.to(getattr(torch, config.student.dtype))
     return ready
+
+
+def _public_weights(config: RunConfig, trained: StudentModule) -> dict[str, Tensor] | None:
+    """Return the start's weights [D, D_in] as its file has them, where training held them in half precision."""
+    own = config.student
+    if own.dtype == "float32" or not has_adapter(trained) or not names_public_checkpoint(own.start):
+        return None
+    with suppress(CheckpointError):  # the file has gone since: what was trained is not lost for that
+        return start_checkpoint(own).tensors
+    return None

@@ -9,7 +9,7 @@ from understudy.codecs.base import latent_frames
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import ConfigError
 from understudy.objectives.config import ObjectiveSection
-from understudy.recipe.config import RunConfig
+from understudy.recipes.config import RunConfig
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle
 

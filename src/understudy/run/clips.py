@@ -10,7 +10,7 @@ from understudy.collection.damage import damaged, limited
 from understudy.collection.ledger import Budget
 from understudy.collection.store import ClipStore
 from understudy.errors import StoreError
-from understudy.recipe.config import DamageConfig, RunConfig
+from understudy.recipes.config import DamageConfig, RunConfig
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.teachers.base import JobTeacher, Teacher
 from understudy.teachers.build import build
@@ -35,6 +35,7 @@ def collect(
     held_out: bool = False,
     retry_unsure: bool = False,
     first: Sequence[str] = (),
+    keep_refusals: bool = False,
 ) -> CollectReport:
     """Collect the training clips, or those for evaluation, that are still missing; see `understudy.collection`.
 
@@ -54,7 +55,7 @@ def collect(
         open_store(held_out_store(config) if held_out else config.clips.store),
         config.teacher.clip_params(),
         on_progress,
-        policy(config, retry_unsure),
+        policy(config, retry_unsure, keep_refusals),
         config.collection.permission,
         approve,
     )
@@ -75,7 +76,7 @@ def held_out_store(config: RunConfig) -> Path:
     return config.clips.store.parent / f"{config.clips.store.name}-held-out"
 
 
-def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
+def policy(config: RunConfig, retry_unsure: bool = False, keep_refusals: bool = False) -> Policy:
     """Return how the recipe wants its teacher to be asked."""
     settings = config.collection
     return Policy(
@@ -86,6 +87,7 @@ def policy(config: RunConfig, retry_unsure: bool = False) -> Policy:
         timeout=settings.timeout,
         budget=Budget(settings.budget, settings.budget_clips),
         retry_unsure=retry_unsure,
+        keep_refusals=keep_refusals,
     )
 
 

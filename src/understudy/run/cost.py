@@ -13,19 +13,26 @@ from typing import Final
 import torch
 
 from understudy import flow
-from understudy.clips import ClipForm
+from understudy.codecs.wan_files import find_vae
+from understudy.errors import CheckpointError
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.config import OnPolicyConfig
-from understudy.recipe.config import RunConfig
+from understudy.recipes.config import RunConfig, StudentConfig
 from understudy.students.checkpoints.layout import WanSizes
-from understudy.students.checkpoints.read import read_checkpoint
-from understudy.students.checkpoints.start import chosen_preset, clip_form, sizes_of_spec, spec_of
+from understudy.students.checkpoints.start import (
+    LatentForm,
+    checked_spec,
+    chosen_preset,
+    clip_form,
+    latents_of,
+    sizes_of_spec,
+    start_checkpoint,
+)
 from understudy.students.rollout import clips_at_once
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import WanSpec, wan_1_3b
 
-_STRIDE: Final = 8
-_FRAMES_PER_LATENT: Final = 4
+_STRIDES: Final = {16: 8, 48: 16}  # of the public autoencoders, Wan 2.1 and 2.2, by the channels of their latents
 _FLOAT: Final = 4  # bytes
 
 
@@ -228,13 +235,16 @@ def cost_lines(config: RunConfig) -> list[str]:
     own = config.student
     chosen, form = chosen_preset(own), clip_form(own, chosen_preset(own))
     there = Path(own.start).exists()
-    sizes: WanSizes = read_checkpoint(own.start).sizes if there else sizes_of_spec(wan_1_3b())
+    adapter = own.adapter is not None and Path(own.adapter).exists()
+    found = start_checkpoint(own, headers=True, adapter=adapter) if there else None
+    sizes: WanSizes = sizes_of_spec(wan_1_3b()) if found is None else found.sizes
+    latents = latent_form(own, sizes)
     with torch.device("meta"):
-        student = WanStudent(spec_of(sizes, chosen, form, _STRIDE))
-    given = {"window": own.window, "sink": own.sink}
-    student = student.with_spec(**{name: value for name, value in given.items() if value is not None})
+        student = WanStudent(checked_spec(own, sizes, own.start, latents))
     levels = chosen.levels if own.levels is None else own.levels
-    cost = WanCost(student.spec, _latents(form), own.lora.rank if own.lora and own.lora.targets is None else 0)
+    cost = WanCost(
+        student.spec, latents_of(form.frames, latents), own.lora.rank if own.lora and own.lora.targets is None else 0
+    )
     parameters = sum(p.numel() for p in student.parameters())
     batch = config.train.prompts * config.objective.group
     lines = [
@@ -273,8 +283,16 @@ def cost_lines(config: RunConfig) -> list[str]:
     return lines
 
 
-def _latents(form: ClipForm) -> int:
-    return 1 + -(-(form.frames - 1) // _FRAMES_PER_LATENT)
+def latent_form(own: StudentConfig, sizes: WanSizes) -> LatentForm:
+    """Return what the recipe's autoencoder makes of clips, or, where it is not there, the one that ``sizes`` belong to."""
+    usual = LatentForm(_STRIDES.get(sizes.in_channels, 8))
+    if own.codec is None:
+        return usual
+    try:
+        files = find_vae(own.codec.path)
+    except CheckpointError:
+        return usual  # it is missing or no autoencoder, which is said elsewhere
+    return LatentForm(files.stride, 1, files.frames_per_latent, files.channels)
 
 
 def _blocks(spec: WanSpec) -> str:

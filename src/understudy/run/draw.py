@@ -1,7 +1,7 @@
 """Clips of a student as files, or as a stream of mp4 pieces."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from understudy.errors import ConfigError
 from understudy.files import ensure_folder
 from understudy.mp4 import FragmentedMp4, Frames
 from understudy.prompts import prompt_id
+from understudy.run.remarks import say_cut
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.generate import draw_long_clip, read_given, stream_clip
 
@@ -27,8 +28,11 @@ def generate(
     threads: int,
     switches: Sequence[tuple[float, str]] = (),
     given: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Write ``per_prompt`` mp4 files for every prompt into ``out`` and return their paths.
+
+    ``say`` is told in a line what of the prompts the student does not read.
 
     Raises:
         ConfigError: there is no prompt, or the length needs a window.
@@ -36,6 +40,7 @@ def generate(
     if not prompts:
         raise ConfigError("there are no prompts: give them as arguments or with --prompts FILE")
     student, first = _generator(bundle, window, sink, threads, given)
+    say_cut(student.student.text_encoder, [*prompts, *(prompt for _, prompt in switches)], say)
     length = seconds if seconds is not None else student.form.frames / student.form.fps
     ensure_folder(out)
     paths = []
@@ -58,9 +63,11 @@ def stream(
     threads: int,
     switches: Sequence[tuple[float, str]] = (),
     given: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[bytes]:
     """Yield one clip as fragmented mp4, a piece for every block as it is drawn; ``seconds`` None goes on for ever."""
     student, first = _generator(bundle, window, sink, threads, given)
+    say_cut(student.student.text_encoder, [prompt, *(other for _, other in switches)], say)
     blocks = stream_clip(student, prompt, seed, math.inf if seconds is None else seconds, switches, first)
     writer = FragmentedMp4(student.form.height, student.form.width, student.form.fps)
     header = writer.header

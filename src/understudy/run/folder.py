@@ -9,8 +9,8 @@ import torch
 from understudy import __version__
 from understudy.errors import ConfigError
 from understudy.files import write_json_atomic, write_text_atomic
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import dump, load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import dump, load_recipe
 from understudy.run.clips import build_teacher
 from understudy.run.identity import config_hash
 from understudy.run.log import RunLog
@@ -29,12 +29,17 @@ def arm_folder(config: RunConfig, name: str) -> Path:
 
 def claim(config: RunConfig) -> None:
     """Write the resolved config into the run folder, or check that the one there is the same run."""
+    check_claim(config)
+    write_text_atomic(config.out / "config.yaml", dump(config))
+
+
+def check_claim(config: RunConfig) -> None:
+    """Raise ConfigError when the run folder holds another run."""
     path = config.out / "config.yaml"
     if path.is_file() and config_hash(load_recipe(path, ())) != config_hash(config):
         raise ConfigError(
             f"{config.out} holds a run of another configuration: give another --out, or remove the folder"
         )
-    write_text_atomic(path, dump(config))
 
 
 def summarise(config: RunConfig, log: RunLog) -> None:

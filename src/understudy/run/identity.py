@@ -17,7 +17,7 @@ from understudy.errors import UnderstudyError
 from understudy.files import sha256_hex
 from understudy.prompts import read_prompts
 from understudy.reading import open_regular
-from understudy.recipe.config import FilePromptsConfig, RunConfig
+from understudy.recipes.config import FilePromptsConfig, RunConfig
 from understudy.students.bundle import bundle_folder
 
 _FREE: Final = frozenset(
@@ -27,6 +27,7 @@ _FREE: Final = frozenset(
         "threads",
         "device",
         "collection",
+        "track",
         "clips.store",
         "train.checkpoint_every",
         "evaluation.shown",

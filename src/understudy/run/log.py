@@ -16,6 +16,7 @@ from understudy.files import write_json_atomic
 from understudy.objectives.gauges import ADVICE, name_regime
 from understudy.reading import Unreadable, json_rows, read_json
 from understudy.shown import shown
+from understudy.tracking.base import Tracking
 from understudy.training.loop import record
 from understudy.training.state import StepReport
 
@@ -28,12 +29,14 @@ class RunLog:
 
     Attributes:
         results: finished evaluations by arm. seconds: time per stage, over all sittings. notes: what gauges said.
+        tracking: where steps and evaluations are shown as well; nowhere at first.
     """
 
     def __init__(self, out: Path) -> None:
         self.metrics = out / "metrics.jsonl"
         self._path = out / "progress.json"
         self._console = Console(stderr=True)
+        self.tracking = Tracking(out, {}, self.say)
         kept = _kept(self._path)
         self.results: dict[str, Any] = kept.get("results", {})
         self.seconds: dict[str, float] = kept.get("seconds", {})
@@ -63,6 +66,7 @@ class RunLog:
             self.results[name] = evaluate()
             record(self.metrics, {"event": "evaluation", "arm": name, "step": 0, "metrics": self.results[name]})
             self._save()
+            self.tracking.evaluation(name, self.results[name])
 
     @contextmanager
     def timed(self, text: str, key: str) -> Iterator[None]:
@@ -88,7 +92,12 @@ class RunLog:
             )
             with Progress(*columns, console=self._console) as bar:
                 task = bar.add_task(shown(arm), total=None, said="")
-                yield lambda report, total: bar.update(task, total=total, completed=report.step + 1, said=_line(report))
+
+                def update(report: StepReport, total: int) -> None:
+                    bar.update(task, total=total, completed=report.step + 1, said=_line(report))
+                    self.tracking.step(arm)
+
+                yield update
             return
         last = 0.0
 
@@ -97,6 +106,7 @@ class RunLog:
             if time.monotonic() - last > _PLAIN_EVERY_SECONDS or report.step + 1 == total:
                 last = time.monotonic()
                 self.say(f"  {arm} {report.step + 1}/{total} {_line(report)}")
+            self.tracking.step(arm)
 
         yield plain
 

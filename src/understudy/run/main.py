@@ -1,6 +1,8 @@
 """A whole run, or what is left of it: collect, measure the start, train every arm, measure, report."""
 
 import json
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,39 +10,60 @@ from understudy.errors import CheckpointError
 from understudy.evaluation.report import write_report
 from understudy.files import ensure_folder
 from understudy.objectives.gauges import shortcut_warning
-from understudy.recipe.config import RunConfig
-from understudy.recipe.files import load_recipe
+from understudy.recipes.config import RunConfig
+from understudy.recipes.files import load_recipe
 from understudy.run.arm import save_arm, train_arm
 from understudy.run.checks import check
 from understudy.run.clips import training_clips
-from understudy.run.folder import arm_folder, claim, main_arm, summarise
+from understudy.run.folder import arm_folder, check_claim, claim, main_arm, summarise
 from understudy.run.identity import config_hash
 from understudy.run.log import RunLog, verdicts
 from understudy.run.measure import evaluator
+from understudy.run.preflight import refuse
 from understudy.run.process import prepare_process
-from understudy.run.start import load_start
+from understudy.run.prompts import held_out_prompts, training_prompts
+from understudy.run.remarks import notes
+from understudy.run.start import check_settings, load_start
 from understudy.run_lock import while_holding
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle
+from understudy.tracking.base import Tracker
+from understudy.tracking.build import open_tracking
 from understudy.training.data import TeacherClips, teacher_clips
 from understudy.training.loop import Arm
 
 
-@while_holding(lambda config: config.out)
-def run(config: RunConfig) -> Path:
-    """Do the whole run, or what is left of it; return its folder.
+@while_holding(lambda config, watchers=None: config.out)
+def run(config: RunConfig, watchers: Mapping[str, Tracker] | None = None) -> Path:
+    """Do the whole run, or what is left of it; return its folder. ``watchers`` are trackers beside the recipe's.
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C; what is done is kept and the same command goes on.
         ConfigError: the folder holds a run of another configuration.
+        CheckpointError: a file that the recipe names is missing or does not fit; all of them are named.
     """
     prepare_process(config.threads)
-    out = ensure_folder(config.out)
+    check_claim(config)
+    check_settings(config)
+    found = refuse(config)
+    training_prompts(config), held_out_prompts(config)
+    bundle = load_start(config)
+    said = check(config, bundle)
+    out = ensure_folder(config.out)  # a start that was refused has claimed no folder
     claim(config)
     log = RunLog(out)
-    bundle = load_start(config)
-    for line in check(config, bundle):
-        log.note(line)
+    values = config.model_dump(mode="json")
+    with closing(open_tracking(config.track, out, config.name, values, log.say)) as log.tracking:
+        for name, watcher in (watchers or {}).items():
+            log.tracking.add(name, watcher)
+        for line in (*map(str, found), *said, *notes(config, bundle)):
+            log.note(line)
+        return _stages(config, bundle, log)
+
+
+def _stages(config: RunConfig, bundle: Bundle, log: RunLog) -> Path:
+    """Do what is left of a run, stage by stage; return its folder."""
+    out = config.out
     with log.timed("collecting teacher clips", "collect"):
         pairs = training_clips(config, bundle.form)
         measuring = evaluator(config, bundle)
@@ -86,16 +109,18 @@ def train_and_judge(config: RunConfig, name: str, data: TeacherClips, bundle: Bu
     return trained
 
 
-@while_holding(lambda run_folder: run_folder, make=False)
-def evaluate(run_folder: Path) -> dict[str, Any]:
+@while_holding(lambda run_folder, config=None: run_folder, make=False)
+def evaluate(run_folder: Path, config: RunConfig | None = None) -> dict[str, Any]:
     """Measure a finished run's student again, rewrite summary.json, and return it.
+
+    ``config`` is the run's, where it holds objects that its file cannot.
 
     Raises:
         CheckpointError: the folder holds no finished run.
     """
     if not (run_folder / "config.yaml").is_file() or not (run_folder / "student" / "config.json").is_file():
         raise CheckpointError(f"{run_folder} holds no finished run: run `understudy train` with its recipe first")
-    config = load_recipe(run_folder / "config.yaml", ()).model_copy(update={"out": run_folder})
+    config = (config or load_recipe(run_folder / "config.yaml")).model_copy(update={"out": run_folder})
     log = RunLog(run_folder)
     bundle = load_start(config)
     measuring = evaluator(config, bundle)

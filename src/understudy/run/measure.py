@@ -14,7 +14,7 @@ from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, 
 from understudy.evaluation.redraw import in_own_look
 from understudy.files import ensure_folder, write_json_atomic
 from understudy.prompts import prompt_id
-from understudy.recipe.config import RunConfig
+from understudy.recipes.config import RunConfig
 from understudy.run.clips import collect_held_out
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle

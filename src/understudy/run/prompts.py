@@ -4,7 +4,7 @@ import numpy as np
 
 from understudy.errors import ConfigError
 from understudy.prompts import read_prompts
-from understudy.recipe.config import RunConfig, WorldPromptsConfig
+from understudy.recipes.config import RunConfig, WorldPromptsConfig
 from understudy.teachers.world import grammar
 
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from understudy import flow
 from understudy.codecs.wan import load_wan_codec
-from understudy.errors import ConfigError
-from understudy.recipe.config import RunConfig
+from understudy.errors import ConfigError, PluginError
+from understudy.plugins import guarded, load
+from understudy.recipes.config import RunConfig, StudentConfig
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.checkpoints.read import names_public_checkpoint
 from understudy.students.checkpoints.start import public_bundle
@@ -15,11 +16,9 @@ from understudy.students.umt5 import UMT5Text
 def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
     codec, text = config.student.codec, config.student.text
-    if config.student.dtype != "float32" and not (config.student.lora and config.train.bf16):
-        raise ConfigError(
-            f"student.dtype {config.student.dtype} is for frozen weights under autocast: set student.lora and train.bf16, "
-            "or leave it float32"
-        )
+    check_settings(config)
+    if config.student.kind == "python":
+        return _settled(config, _own(config.student))
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
     if config.student.preset is not None or names_public_checkpoint(config.student.start):
         bundle = public_bundle(config.student, placed)
@@ -31,12 +30,44 @@ def load_start(config: RunConfig) -> Bundle:
         bundle = load_bundle(config.student.start, placed)
     if text is not None:
         bundle.student.use_text(UMT5Text(text.path, text.cache, text.length, text.dtype, config.device))
+    return _settled(config, bundle)
+
+
+def _own(section: StudentConfig) -> Bundle:
+    """Return the bundle that the section holds or that the user's function makes."""
+    call = str(section.call)
+    made = section.given
+    if made is None:
+        made = guarded(f"student {call}", load(call, "student"), **section.settings)
+    if not isinstance(made, Bundle):
+        raise PluginError(f"student {call} made a {type(made).__name__}, not an understudy.Bundle")
+    return made
+
+
+def _settled(config: RunConfig, bundle: Bundle) -> Bundle:
+    """Return ``bundle`` with the recipe's levels, window and sink, on its device."""
     if config.student.window is not None or config.student.sink is not None:
         bundle = bundle.with_window(config.student.window, config.student.sink)
     levels = bundle.levels if config.student.levels is None else config.student.levels
+    _check_levels(levels)
+    bundle.to(config.device)
+    return replace(bundle, levels=levels)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise ConfigError where the recipe's settings of the student do not go together; no file is looked at."""
+    own = config.student
+    if own.dtype != "float32" and not (own.lora and config.train.bf16):
+        raise ConfigError(
+            f"student.dtype {own.dtype} is for frozen weights under autocast: set student.lora and train.bf16, "
+            "or leave it float32"
+        )
+    if own.levels is not None:
+        _check_levels(own.levels)
+
+
+def _check_levels(levels: flow.Levels) -> None:
     try:
         flow.check_levels(levels)
     except ValueError as error:
         raise ConfigError(f"student.{error}") from None
-    bundle.to(config.device)
-    return replace(bundle, levels=levels)

@@ -10,11 +10,12 @@ import numpy as np
 from understudy import flow
 from understudy.errors import ConfigError, PromptRejected
 from understudy.mp4 import Frames
-from understudy.prompts import normalise
+from understudy.prompts import checked, normalise
 from understudy.serving.protocol import StudentFacts
 from understudy.serving.scheduler import Limits
 from understudy.students.bundle import Bundle
 from understudy.students.generate import ClipStream, Drawn
+from understudy.students.text import cut_prompts
 
 
 class SideBySide:
@@ -105,18 +106,22 @@ class Catalogue:
         """Return what viewers are told of the students."""
         return tuple(_facts(name, bundle) for name, bundle in self.bundles.items())
 
-    def prompt(self, text: str) -> str:
-        """Return ``text`` in its normal form.
+    def prompt(self, text: str, students: Sequence[str] = ()) -> str:
+        """Return ``text`` in its normal form; ``students`` (the first on offer, without) are to show it.
 
         Raises:
-            ConfigError: it is empty or too long.
+            ConfigError: it is empty, holds control characters, or is longer than a student's text encoder reads.
             PromptRejected: it holds a denied word.
         """
-        prompt, most = normalise(text), self.limits.prompt_chars
+        prompt, most = checked(text, "a prompt"), self.limits.prompt_chars
         if not 0 < len(prompt) <= most:
             raise ConfigError(f"a prompt has 1 to {most} characters, got {len(prompt)}")
         if self._denied is not None and self._denied.search(prompt.casefold()):
             raise PromptRejected("this prompt is blocked by the moderation of this server")
+        for name in tuple(students) or tuple(self.bundles)[:1]:
+            cut, length = cut_prompts(self.bundle(name).student.text_encoder, [prompt])
+            if cut:
+                raise ConfigError(f"this prompt has {cut[0][0]} tokens and the student reads {length}; shorten it")
         return prompt
 
     def bundle(self, name: str) -> Bundle:
@@ -142,7 +147,7 @@ class Catalogue:
         count = max(1, round(most * chosen[0].form.fps))
         if frames is not None:
             count = min(count, max(1, frames))
-        return Plan(chosen, self.prompt(prompt), seed, count)
+        return Plan(chosen, self.prompt(prompt, names), seed, count)
 
 
 def _form(bundle: Bundle) -> tuple[int, int, float]:

@@ -40,6 +40,7 @@ class Connection:
         self._socket, self._catalogue, self._scheduler, self._decoding = socket, catalogue, scheduler, decoding
         self._limits = scheduler.limits
         self._session: Session | None = None
+        self._students: tuple[str, ...] = ()  # that the session shows
         self.sender: asyncio.Task[None] | None = None
         self._second, self._messages = 0.0, 0
 
@@ -114,7 +115,7 @@ class Connection:
         if isinstance(message, protocol.Stop):
             return self._scheduler.leave(self._session)
         if isinstance(message, protocol.Prompt):
-            return self._scheduler.heard(self._session, prompt=self._catalogue.prompt(message.prompt))
+            return self._scheduler.heard(self._session, prompt=self._catalogue.prompt(message.prompt, self._students))
         return self._scheduler.heard(self._session, acked=message.block)
 
     async def _open(self, message: protocol.Open) -> None:
@@ -132,6 +133,7 @@ class Connection:
             async with self._decoding:
                 given = await asyncio.to_thread(given_frames, data, plan.bundles[0].form, "the given file")
         news = asyncio.Event()
+        self._students = message.students
         self._session = self._scheduler.join(plan.opener(given), plan.fps, waker(news))
         self.sender = asyncio.create_task(self._play(self._session, news, plan, message.format))
 

@@ -57,7 +57,7 @@ class Limits:
         ahead: blocks drawn that the viewer has not acknowledged.
         lead: seconds that a block is drawn before it is due.
         idle_seconds: how long a viewer may leave blocks unacknowledged.
-        prompt_chars, message_bytes: of a prompt, and of a text message or request.
+        prompt_chars, message_bytes: of a prompt, whatever a student reads of it, and of a text message or request.
         given_bytes: of a picture or clip to start from.
         bodies: requests that are read into memory at once.
         steps: sampling steps a block.
@@ -72,7 +72,7 @@ class Limits:
     ahead: int = 8
     lead: float = 0.75
     idle_seconds: float = 60.0
-    prompt_chars: int = 500
+    prompt_chars: int = 10_000
     message_bytes: int = 65536
     given_bytes: int = 4 * 2**20
     bodies: int = 64

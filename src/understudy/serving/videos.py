@@ -331,7 +331,7 @@ def _job(catalogue: Catalogue, wanted: VideoRequest) -> Job:
         raise Refusal(400, "invalid_value", f"{param}: a clip has at most {catalogue.limits.clip_seconds:g} s", param)
     seed = secrets.randbelow(2**31) if wanted.seed is None else wanted.seed
     try:
-        prompt = catalogue.prompt(wanted.prompt)
+        prompt = catalogue.prompt(wanted.prompt, (name,))
     except PromptRejected as error:
         raise Refusal(400, "moderation_blocked", str(error), "prompt") from None
     except ConfigError as error:

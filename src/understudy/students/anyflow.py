@@ -166,6 +166,11 @@ class AnyFlowStudent(StudentModule):
         """Take ``encoder``, prompts -> embeddings [B, L, D], as text encoder from now on."""
         self._text = encoder
 
+    @property
+    def text_encoder(self) -> object:
+        """What reads prompts; None when there is none yet."""
+        return self._text
+
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, L, D] of B prompts."""
         if self._text is None:

@@ -107,11 +107,13 @@ class StudentModule(nn.Module):
         rolls: whether it can go on for ever through a rolling window.
         spec: a frozen dataclass that fixes the network, with at least ``block_frames``, ``max_frames`` (latent frames it
             was trained on), ``window`` (latent frames attended to, 0 = everything) and ``sink``.
+        text_encoder: what reads prompts; one that is `understudy.students.text.Measured` says where it cuts them.
     """
 
     kind: ClassVar[str]
     rolls: ClassVar[bool] = True
     spec: Any
+    text_encoder: Any = None
 
     @classmethod
     @abstractmethod

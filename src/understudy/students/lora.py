@@ -14,14 +14,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from understudy.errors import CheckpointError, ConfigError, UnderstudyError
-from understudy.files import ensure_folder, new_path, write_bytes_atomic, write_json_atomic
+from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from understudy.reading import read_json
-from understudy.recipe.config import LoraConfig
+from understudy.recipes.config import LoraConfig
 from understudy.students.base import StudentModule
 from understudy.students.bundle import check_tensors, read_tensors
 
 WEIGHTS: Final = "adapter_model.safetensors"
 SETTINGS: Final = "adapter_config.json"
+BASE: Final = "base.json"
+"""What an adapter belongs on, in parts: PEFT's own settings have room for one name."""
 _NAME: Final = "default"
 _PREFIX: Final = "base_model.model."
 
@@ -54,8 +56,9 @@ def adapted(base: StudentModule, lora: LoraConfig, seed: int) -> StudentModule:
     """
     try:
         import peft
-    except ImportError:
-        raise ConfigError("student.lora needs the package peft: pip install 'understudy[wan]'") from None
+    except ImportError as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"student.lora needs the package peft ({why}): pip install 'understudy[wan]'") from None
     student = on_base(base)
     targets = lora_targets(student, lora.targets)
     settings = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0)
@@ -94,23 +97,29 @@ def has_adapter(student: nn.Module) -> bool:
     return hasattr(student, "adapter")
 
 
-def merged(student: StudentModule) -> StudentModule:
+def merged(student: StudentModule, weights: Mapping[str, Tensor] | None = None) -> StudentModule:
     """Return ``student`` as plain weights [D, D_in] of its own in float32, adapters added in; as it is without any.
 
-    Small changes vanish in a half precision that the base may have.
+    Small changes vanish in a half precision that the base may have: with ``weights``, the base's own by the plain
+    student's names, the adapters are added to these instead.
     """
     if not has_adapter(student):
         return student
     plain = copy.deepcopy(student).float()
+    deltas: dict[str, Tensor] = {}
     for name, layer in list(plain.named_modules()):
         if not hasattr(layer, "get_delta_weight"):
             continue
         linear = layer.base_layer
         assert isinstance(linear, nn.Linear)
-        with torch.no_grad():
-            weight = linear.weight
-            weight.copy_(weight + layer.get_delta_weight(_NAME).to(weight.device, torch.float32))
+        deltas[f"{name}.weight"] = layer.get_delta_weight(_NAME).detach()
         plain.set_submodule(name, linear)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            if weights is not None:
+                parameter.copy_(weights[name])
+            if name in deltas:
+                parameter.add_(deltas[name].to(parameter.device, torch.float32))
     del plain.borrowed, plain.adapter
     return plain.requires_grad_(False)
 
@@ -122,32 +131,25 @@ def adapter_tensors(student: nn.Module) -> dict[str, Tensor]:
     return {_PREFIX + name.replace(f".{_NAME}.", "."): tensors[name].detach().cpu().contiguous() for name in own}
 
 
-def save_adapter(student: StudentModule, folder: Path, base: str) -> None:
-    """Write the adapters as PEFT reads them (``PeftModel.from_pretrained``); ``base`` names what they belong on."""
+def save_adapter(
+    student: StudentModule, folder: Path, base: str, first: str | None = None, alpha: float | None = None
+) -> None:
+    """Write the adapters as PEFT reads them (``PeftModel.from_pretrained``).
+
+    Args:
+        student: with adapters.
+        folder: to write.
+        base: names what they belong on.
+        first: names the adapter that had been merged into ``base`` before, if any.
+        alpha: the strength that this one was given, if it was.
+    """
     settings: Mapping[str, Any] = student.adapter  # type: ignore[assignment]
     ensure_folder(folder)
     write_bytes_atomic(folder / WEIGHTS, save(adapter_tensors(student), {"format": "pt"}))
-    head = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "inference_mode": True}
+    named = base if first is None else f"{base} with {first} merged"
+    head = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": named, "inference_mode": True}
     write_json_atomic(folder / SETTINGS, {**head, **settings, "lora_dropout": 0.0, "bias": "none"})
-
-
-def copy_adapter(folder: Path, out: Path) -> None:
-    """Copy the adapter of a trained student, checked, to the new folder ``out``.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    if not (folder / SETTINGS).is_file():
-        raise CheckpointError(
-            f"{folder.parent} has no LoRA adapter: it was trained in full (student.lora is null); export it as "
-            "diffusers, selfforcing or bundle"
-        )
-    tensors = read_tensors(folder / WEIGHTS)
-    check_tensors(tensors, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, folder / WEIGHTS)
-    with new_path(out) as draft:
-        ensure_folder(draft)
-        for name in (WEIGHTS, SETTINGS):
-            (draft / name).write_bytes((folder / name).read_bytes())
+    write_json_atomic(folder / BASE, {"start": base, "adapter": first, "adapter_alpha": alpha})
 
 
 def load_adapter(student: StudentModule, folder: Path) -> StudentModule:

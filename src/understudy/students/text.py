@@ -1,12 +1,52 @@
-"""Prompts as tokens: a word tokenizer and a small text encoder trained with the student."""
+"""Prompts as tokens: a word tokenizer, a small text encoder trained with the student, and what prompts are cut at."""
 
 import re
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 PAD, UNKNOWN = 0, 1
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A text encoder, or a tokenizer, that can say how long prompts are."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that it reads of a prompt at most; what comes after them is cut."""
+        ...
+
+    def counts(self, prompts: Sequence[str]) -> list[int] | None:
+        """Return the tokens of each prompt, end token included, before any cut; None when that cannot be told."""
+        ...
+
+
+def cut_prompts(encoder: object, prompts: Sequence[str]) -> tuple[list[tuple[int, str]], int]:
+    """Return (tokens, prompt) of the prompts that ``encoder`` cuts, longest first, and how many tokens it reads.
+
+    An encoder that is not `Measured` cuts nothing as far as is known; its length is given as 0.
+    """
+    counts = encoder.counts(prompts) if isinstance(encoder, Measured) else None
+    if counts is None or not isinstance(encoder, Measured):
+        return [], 0
+    return sorted(
+        ((n, p) for n, p in zip(counts, prompts, strict=True) if n > encoder.length), reverse=True
+    ), encoder.length
+
+
+def cut_note(encoder: object, prompts: Sequence[str]) -> str | None:
+    """Say in a line which of ``prompts`` are cut; None when none is."""
+    cut, most = cut_prompts(encoder, prompts)
+    if not cut:
+        return None
+    count, longest = cut[0]
+    return (
+        f"{len(cut)} of {len(prompts)} prompts are longer than the {most} tokens that the student reads, and are cut there; "
+        f"the longest has {count}: {longest[:60]!r}"
+    )
 
 
 class Tokenizer:
@@ -16,13 +56,21 @@ class Tokenizer:
         self.length = length
         self._index = {word: i + 2 for i, word in enumerate(vocabulary)}
 
+    def counts(self, prompts: Sequence[str]) -> list[int]:
+        """Return the words of each prompt."""
+        return [len(_words(prompt)) for prompt in prompts]
+
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Return word indices [B, L] (int64), padded or cut to ``length``."""
         ids = torch.full((len(prompts), self.length), PAD, dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            words = re.findall(r"[a-z0-9']+", prompt.lower())[: self.length]
+            words = _words(prompt)[: self.length]
             ids[row, : len(words)] = torch.tensor([self._index.get(w, UNKNOWN) for w in words], dtype=torch.long)
         return ids
+
+
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"[a-z0-9']+", prompt.lower())
 
 
 class TextEncoder(nn.Module):

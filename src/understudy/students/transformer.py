@@ -103,7 +103,7 @@ class CausalVideoTransformer(StudentModule):
     def __init__(self, spec: TransformerSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.tokenizer = Tokenizer(spec.vocabulary, spec.text_length)
+        self.text_encoder = self.tokenizer = Tokenizer(spec.vocabulary, spec.text_length)
         dim, patch_dim = spec.dim, spec.channels * spec.patch**2
         self.text = TextEncoder(len(spec.vocabulary), spec.text_length, dim, spec.heads, spec.text_tokens)
         self.patch_in = nn.Linear(patch_dim, dim)

@@ -9,7 +9,7 @@ import hashlib
 import html
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from understudy.errors import CheckpointError, ConfigError, MissingExtra
-from understudy.files import ensure_folder, sha256_hex, write_bytes_atomic
+from understudy.files import ensure_folder, load_tensors, sha256_hex, write_bytes_atomic
+from understudy.students.umt5_files import TOKENIZER_FILES, UMT5Files, find_umt5, read_encoder
 
 _SAMPLE = 1 << 20
 
@@ -36,7 +37,8 @@ class UMT5Text:
     """Turns prompts into embeddings [B, L, D]; a prompt's embedding depends on no other prompt of its batch.
 
     Args:
-        path: diffusers pipeline folder with ``text_encoder`` and ``tokenizer``; nothing is downloaded.
+        path: diffusers pipeline folder with ``text_encoder`` and ``tokenizer``, or Wan's own folder or encoder file, see
+            ``umt5_files``; nothing is downloaded.
         cache: folder of the embeddings, one safetensors file a prompt, named by a hash of the model's identity, its
             arithmetic, the normalised prompt and ``length``.
         length: L, tokens a prompt is cut or filled up to; 512 for Wan.
@@ -59,11 +61,10 @@ class UMT5Text:
         if length < 1:
             raise ConfigError(f"text.length must be at least 1 token, got {length}")
         self.dtype: torch.dtype = getattr(torch, dtype)
-        for part in ("text_encoder", "tokenizer"):
-            if not (self.path / part).is_dir():
-                raise CheckpointError(f"{path} holds no {part!r} folder: give a diffusers pipeline of the Wan family")
-        self._identity = f"{_fingerprint(self.path)}\n{dtype}"
-        self._model: tuple[Any, Any] | None = None
+        self._files = find_umt5(path)
+        self._identity = f"{_fingerprint(self._files)}\n{dtype}"
+        self._tokenizer: Any = None
+        self._model: Any = None
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, L, D] (float32, on the CPU), zero past each prompt's end.
@@ -86,6 +87,20 @@ class UMT5Text:
     def __deepcopy__(self, memo: object) -> "UMT5Text":
         """Policies copied from one student share the frozen encoder."""
         return self
+
+    def counts(self, prompts: Sequence[str]) -> list[int] | None:
+        """Return the tokens of each prompt, end token included; None when transformers is not installed.
+
+        Raises:
+            CheckpointError: the tokenizer cannot be loaded.
+        """
+        texts = [normalise(prompt) for prompt in prompts]
+        try:
+            tokenizer = self._loaded_tokenizer()
+        except MissingExtra:  # all embeddings may be on disk: then nothing else needs it
+            return None
+        found = tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"] if texts else []
+        return [len(ids) for ids in found]
 
     def precompute(self, prompts: Sequence[str]) -> None:
         """Bring all ``prompts`` to disk and free the encoder's memory: then training needs no encoder at all."""
@@ -112,44 +127,133 @@ class UMT5Text:
 
     @torch.no_grad()
     def _encode(self, prompt: str) -> Tensor:
-        tokenizer, encoder = self._loaded()
+        tokenizer, encoder = self._loaded_tokenizer(), self._loaded()
         ids = tokenizer([prompt], truncation=True, max_length=self.length, add_special_tokens=True)["input_ids"]
         tokens = torch.tensor(ids, device=self.device)
         return encoder(tokens, torch.ones_like(tokens)).last_hidden_state[0].cpu().contiguous()
 
-    def _loaded(self) -> tuple[Any, Any]:
-        if self._model is None:
+    def _loaded_tokenizer(self) -> Any:
+        if self._tokenizer is None:
             try:
-                from transformers import AutoTokenizer, UMT5EncoderModel
+                from transformers import AutoTokenizer
             except ImportError as error:
                 raise MissingExtra("encoding prompts with UMT5", "wan") from error
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.path / "tokenizer", local_files_only=True)
-                loaded: Any = UMT5EncoderModel.from_pretrained(
-                    self.path / "text_encoder",
-                    dtype=self.dtype,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    output_loading_info=True,
-                )
+                self._tokenizer = AutoTokenizer.from_pretrained(self._files.tokenizer, local_files_only=True)
+            except (OSError, ValueError, RuntimeError) as error:
+                reason = " ".join(str(error).split())
+                raise CheckpointError(f"{self.path} cannot be loaded as a UMT5 tokenizer: {reason}") from None
+        return self._tokenizer
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            try:
+                from transformers import UMT5EncoderModel
+            except ImportError as error:
+                raise MissingExtra("encoding prompts with UMT5", "wan") from error
+            try:
+                if self._files.encoder.is_file():
+                    encoder = build_umt5(read_encoder(self._files.encoder), self._files.encoder).to(self.dtype)
+                    loaded: Any = encoder, {"missing_keys": ()}
+                else:
+                    loaded = UMT5EncoderModel.from_pretrained(
+                        self._files.encoder,
+                        dtype=self.dtype,
+                        local_files_only=True,
+                        use_safetensors=True,
+                        output_loading_info=True,
+                    )
             except (OSError, ValueError, RuntimeError, SafetensorError) as error:
                 reason = " ".join(str(error).split())
                 raise CheckpointError(f"{self.path} cannot be loaded as a UMT5 encoder: {reason}") from None
             encoder, info = loaded
             if info["missing_keys"]:
-                raise CheckpointError.misfit(self.path / "text_encoder", info["missing_keys"], ())
-            self._model = tokenizer, encoder.to(self.device).eval().requires_grad_(False)
+                raise CheckpointError.misfit(self._files.encoder, info["missing_keys"], ())
+            self._model = encoder.to(self.device).eval().requires_grad_(False)
         return self._model
 
 
-def _fingerprint(path: Path) -> str:
+def build_umt5(tensors: Mapping[str, Tensor], path: Path) -> Any:
+    """Return transformers' encoder with ``tensors``, by their names there, as weights [D, D_in] in the type they have.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        CheckpointError: they do not fit, the first wrong one named.
+    """
+    try:
+        from transformers import UMT5Config, UMT5EncoderModel
+    except ImportError as error:
+        raise MissingExtra("encoding prompts with UMT5", "wan") from error
+    first = "encoder.block.0.layer"
+    bias, wide = (
+        tensors.get(f"{first}.0.SelfAttention.relative_attention_bias.weight"),
+        f"{first}.1.DenseReluDense.wi_0.weight",
+    )
+    if bias is None or bias.ndim != 2 or wide not in tensors:
+        lacking = wide if bias is not None else f"{first}.0.SelfAttention.relative_attention_bias.weight"
+        raise CheckpointError.misfit(path, [lacking], ())
+    layers = {int(match[1]) for name in tensors if (match := re.match(r"encoder\.block\.(\d+)\.", name))}
+    vocabulary, width = tensors["shared.weight"].shape
+    config = UMT5Config(
+        vocab_size=vocabulary,
+        d_model=width,
+        d_kv=tensors[f"{first}.0.SelfAttention.q.weight"].shape[0] // bias.shape[1],
+        d_ff=tensors[wide].shape[0],
+        num_layers=max(layers) + 1,
+        num_heads=bias.shape[1],
+        relative_attention_num_buckets=bias.shape[0],
+    )
+    with torch.device("meta"):
+        encoder: Any = UMT5EncoderModel(config)
+    expected = {name: value for name, value in encoder.state_dict().items() if name != "encoder.embed_tokens.weight"}
+    if expected.keys() != tensors.keys():
+        raise CheckpointError.misfit(path, expected.keys() - tensors.keys(), tensors.keys() - expected.keys())
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path} does not fit this model: {name!r} has shape {list(tensor.shape)}, expected "
+                f"{list(expected[name].shape)}"
+            )
+    encoder.load_state_dict(
+        {**tensors, "encoder.embed_tokens.weight": tensors["shared.weight"]}, assign=True, strict=False
+    )
+    encoder.tie_weights()
+    return encoder
+
+
+def check_umt5(path: str | Path) -> UMT5Files:
+    """Return what ``find_umt5`` does, after holding names and shapes [D, D_in] to transformers' own; headers only.
+
+    Raises:
+        MissingExtra, CheckpointError: see ``find_umt5`` and ``build_umt5``.
+    """
+    files = find_umt5(path)
+    if files.encoder.is_file():
+        tensors = read_encoder(files.encoder, headers=True)
+    else:
+        shards = sorted(files.encoder.glob("*.safetensors"))
+        if not shards or not (files.encoder / "config.json").is_file():
+            raise CheckpointError(
+                f"{files.encoder} holds no config.json with .safetensors files: fetch the text encoder"
+            )
+        tensors = {}
+        for shard in shards:
+            tensors |= load_tensors(shard, headers=True)[0]
+        tensors.pop("encoder.embed_tokens.weight", None)
+    build_umt5(tensors, files.encoder)
+    if not any((files.tokenizer / file).is_file() for file in TOKENIZER_FILES):
+        raise CheckpointError(f"{files.tokenizer} holds no tokenizer ({', '.join(TOKENIZER_FILES)}): fetch it")
+    return files
+
+
+def _fingerprint(files: UMT5Files) -> str:
     """Return a hash that tells models apart without reading all their weights.
 
     It covers small files whole, and of large ones the size, the first and the last megabyte.
     """
     digest = hashlib.sha256()
-    for part in ("text_encoder", "tokenizer"):
-        for file in sorted(item for item in (path / part).iterdir() if item.is_file()):
+    for part, items in files.parts().items():
+        for file in items:
             size = file.stat().st_size
             digest.update(f"{part}/{file.name} {size}\n".encode())
             with file.open("rb") as stream:

@@ -6,9 +6,10 @@ done, and then serves the clip; services and servers are of this form, and the j
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 Verdict = Literal["yes", "no", "conditional", "unknown"]
 """Whether terms of use allow training a model on the outputs."""
@@ -102,9 +103,12 @@ class JobStatus:
     Attributes:
         state: see `JobState`.
         reason: why it was rejected, failed or expired.
-        asset: address of the finished clip, where the teacher gives one.
+        asset: address of the finished clip, where the teacher gives one; a ``data:`` address holds the clip itself.
         cost: what the teacher charged, where it says so.
         notes: what else is worth keeping with the clip, such as the prompt as the teacher rewrote it.
+        again: of a failed job, whether handing it in once more may help.
+        strange: the teacher's own word for the state where nobody knows what it means; the state is then ``running``.
+        seconds: within how many the clip has to arrive; None: as long as a download may take.
     """
 
     state: JobState
@@ -112,6 +116,9 @@ class JobStatus:
     asset: str = ""
     cost: float | None = None
     notes: dict[str, str] = field(default_factory=dict)
+    again: bool = True
+    strange: str = ""
+    seconds: float | None = None
 
 
 class JobTeacher(Protocol):
@@ -155,9 +162,9 @@ class JobTeacher(Protocol):
         """Hand in a job and return its handle, all that is needed to ask for it later, also after a restart.
 
         Raises:
-            PromptRejected: the teacher will not draw this prompt (permanent).
+            PromptRejected: the teacher says in a structured way that it will not draw this prompt (permanent).
             TransientError: asking again may help; its ``unsure`` says whether the job may exist nevertheless.
-            TeacherStopped: no job can be handed in.
+            TeacherStopped: no job can be handed in, and this one was not.
             TeacherError: this job failed.
         """
         ...
@@ -176,9 +183,42 @@ class JobTeacher(Protocol):
 
         Raises:
             AssetGone: the clip is no longer there.
+            ClipRefused: the clip is not taken, however often it is fetched.
             ClipError: what came is no clip.
             PromptRejected, TransientError, TeacherStopped, TeacherError: as `submit`.
         """
+        ...
+
+
+@runtime_checkable
+class ListsJobs(Protocol):
+    """A `JobTeacher` whose service may keep a list of its jobs."""
+
+    @property
+    def lists(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def find(self, request: ClipRequest, begun: float, known: Callable[[str], bool]) -> str | None:
+        """Return the handle of a job in that list which ``request``, sent ``begun`` seconds after 1970, has made, or None.
+
+        Args:
+            request: whose answer was lost.
+            begun: when.
+            known: says of a handle whether it is known to belong to another request.
+
+        Raises:
+            TransientError, TeacherStopped, TeacherError: as `JobTeacher.submit`.
+        """
+        ...
+
+
+@runtime_checkable
+class GivesUp(Protocol):
+    """A `JobTeacher` whose questions and downloads can be ended from another thread."""
+
+    def give_up(self) -> None:
+        """End questions and downloads under way, soon, with TransientError; submissions are left alone."""
         ...
 
 

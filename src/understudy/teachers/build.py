@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from understudy.recipe.kinds import TEACHERS
+from understudy.recipes.kinds import TEACHERS
 from understudy.teachers.base import JobTeacher, Teacher
 from understudy.teachers.config import TeacherSection
 

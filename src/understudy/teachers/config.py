@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from understudy.recipe.section import Section, far
+from understudy.recipes.section import Section, far
 from understudy.teachers.base import ClipParams, Terms
 from understudy.teachers.terms import known_terms
 

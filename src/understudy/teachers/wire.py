@@ -2,87 +2,31 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from understudy.errors import ConfigError, JobForgotten, PromptRejected, TeacherError, TeacherStopped, TransientError
+from understudy.errors import JobForgotten, PromptRejected, TeacherError, TeacherStopped, TransientError
 from understudy.files import sha256_hex
+from understudy.prompts import normalise
 from understudy.teachers.base import ClipParams, ClipRequest, JobState, JobStatus, Terms
 from understudy.teachers.fields import FIELD, fill, request_fields
-from understudy.teachers.web import Reply, Web
+from understudy.teachers.inline import find_clip
+from understudy.teachers.refusals import is_prompts, what_stops
+from understudy.teachers.replies import Reply, one_line
+from understudy.teachers.shape import Shape, load_shape, merge
+from understudy.teachers.web import Web
 
-_MODERATION = re.compile(
-    r"moderat|safety|sensitive|policy|policies|nsfw|prohibited|inappropriate|content.?filter|violat|copyright|blocked",
-    re.IGNORECASE,
-)
+__all__ = ["Shape", "WireTeacher", "at", "load_shape", "merge"]
 
-
-class Shape(BaseModel):
-    """How one service wants to be asked; see shapes.yaml for the words."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    url: str
-    submit: str
-    body: dict[str, Any]
-    job: str
-    poll: str
-    state: str | tuple[str, ...]
-    states: dict[JobState, tuple[str, ...]]
-    key_env: str = ""
-    auth: str = "Authorization: Bearer {key}"
-    encoding: str = "auto"
-    keep: dict[str, str] = {}
-    reason: tuple[str, ...] = ()
-    error_at: tuple[str, ...] = ()
-    result: str = ""
-    asset: str = ""
-    asset_at: tuple[str, ...] = ()
-    cost: str = ""
-    notes: dict[str, str] = {}
-    code_at: str = ""
-    rejected_codes: tuple[int | str, ...] = ()
-    passing_codes: tuple[int | str, ...] = ()
-    stopping_codes: tuple[int | str, ...] = ()
-
-
-def load_shape(name: str, overrides: Mapping[str, Any], body: Mapping[str, Any]) -> Shape:
-    """Return shape ``name``, one of ours or the path of a YAML file of the same form, with the recipe's changes.
-
-    ``body`` is merged into the shape's body, level by level; null leaves a field out.
-
-    Raises:
-        ConfigError: there is no such shape, or it lacks something.
-    """
-    known = yaml.safe_load(files("understudy.teachers").joinpath("shapes.yaml").read_text(encoding="utf-8"))
-    try:
-        values = known[name] if name in known else yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        raise ConfigError(
-            f"teacher.shape {name!r} is neither one of {', '.join(known)} nor a YAML file of the same form"
-        ) from None
-    try:
-        merged = merge(values, overrides)
-        return Shape.model_validate({**merged, "body": merge(merged.get("body", {}), body)})
-    except (ValidationError, AttributeError, TypeError) as error:
-        told = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "is no mapping"}
-        where = ".".join(str(part) for part in told["loc"])
-        raise ConfigError(f"teacher.shape {name}: {where or 'it'}: {told['msg']}") from None
-
-
-def merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``own`` on top of ``base``, level by level; None takes a field away."""
-    merged = dict(base)
-    for name, value in own.items():
-        inner = merged.get(name)
-        merged[name] = merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return {name: value for name, value in merged.items() if value is not None}
+_LONGEST_ID, _LONGEST_ADDRESS, _LONGEST_NOTE = 512, 4096, 4096
+_PAGES = 10
+_LATE = 600.0  # seconds by which the service's clock, or its list, may differ from ours
+_PROMPTS_OWN = (400, 403, 422, 451)  # statuses at which a refusal may be the prompt's
+# A failed job that seems to be moderated, though nothing structured says so: handing it in again costs again.
+_HINT = re.compile(r"moderat|safety|sensitive|polic(y|ies)|nsfw|prohibited|inappropriate|content.?filter|flagged", re.I)
 
 
 class WireTeacher:
@@ -106,10 +50,10 @@ class WireTeacher:
         self._shape, self._web, self._model = shape, web, model
         self._price_per_clip, self._price_per_second = price_per_clip, price_per_second
         self.terms, self.currency, self.idempotent = terms, currency, idempotent
+        self.lists = shape.list is not None
         settings = sha256_hex(json.dumps(shape.body, sort_keys=True).encode())[:8]
         self.name = f"{kind}/{web.host}/{model or 'default'}-{settings}"
-        self._form = shape.encoding == "form"
-        self._took_one = False  # the server has understood a request of ours
+        self._form: bool | None = {"form": True, "json": False}.get(shape.encoding)  # None: not known yet
 
     def price(self, params: ClipParams) -> float | None:
         """Return what one clip costs at the recipe's price."""
@@ -121,95 +65,192 @@ class WireTeacher:
 
     def submit(self, request: ClipRequest) -> str:
         """Send the request, as a form where this server wants no JSON, and return the job's id."""
-        shape, values = self._shape, self._values(request)
-        body = fill(shape.body, values)
-        headers = {"Idempotency-Key": request.key}
-        path = _address(shape.submit, {"model": self._model}, safe="/:")
-        reply = self._web.ask("POST", path, form=_form(body), headers=headers) if self._form else None
-        if reply is None:
-            reply = self._web.ask("POST", path, json=body, headers=headers)
-            if shape.encoding == "auto" and reply.status in (400, 415, 422) and not _MODERATION.search(reply.text):
-                as_form = self._web.ask("POST", path, form=_form(body), headers=headers)
-                if as_form.status < 400:
-                    self._form, reply = True, as_form
-        self._check(reply)
-        job = at(reply.data, shape.job)
-        if not isinstance(job, str | int) or not str(job):
-            raise TeacherError(f"{self._web.host} answered without a job id ({shape.job}): {reply.reason}")
-        self._took_one = True
-        kept = {name: str(at(reply.data, path) or "") for name, path in shape.keep.items()}
-        return json.dumps({"job": str(job), **kept}) if kept else str(job)
+        shape, web = self._shape, self._web
+        reply, form = self._hand_in(request)
+        self._check_codes(reply)
+        if reply.status >= 400:
+            self._refuse(reply)
+        job = self._id(at(reply.data, shape.job)) if 200 <= reply.status < 300 else ""
+        if not job:
+            if 200 <= reply.status < 300 and is_prompts(reply.data):
+                raise PromptRejected(f"{web.host} says: {reply.reason}")
+            said = f"{web.host} answered {reply.status} without a job id that can be used ({shape.job})"
+            raise TransientError(f"{said}: {reply.reason}", unsure=True)
+        self._form = form
+        names = {"job": job, "app": "/".join(self._model.split("/")[:2])}
+        kept = {
+            name: self._own(at(reply.data, path)) or _address(shape.fallback.get(name, ""), names, safe="/")
+            for name, path in shape.keep.items()
+        }
+        return json.dumps({"job": job, **kept}) if kept else job
 
     def poll(self, handle: str) -> JobStatus:
         """Ask for the job; where the clip's address is in a reply of its own, ask for that too."""
         shape, names = self._shape, self._names(handle)
         reply = self._ask(shape.poll, names)
-        said = next((word for path in _paths(shape.state) if isinstance(word := at(reply.data, path), str)), "")
-        state: JobState = next((state for state, words in shape.states.items() if said in words), "running")
-        reason = next((str(found) for path in shape.reason if (found := at(reply.data, path))), "")
+        word = next((word for path in _paths(shape.state) if isinstance(word := at(reply.data, path), str)), "").strip()
+        if not word:
+            raise TransientError(f"{self._web.host} says nothing of the job's state: {reply.reason}")
+        known = shape.state_of(word)
+        asset = "" if known in ("failed", "expired") else self._asset(reply.data)
+        state: JobState = known or ("done" if asset else "running")
         if state == "done" and any(at(reply.data, path) for path in shape.error_at):
             state = "failed"
-        if state == "done" and shape.result:
+        if state in ("failed", "expired", "rejected"):
+            return self._ended(state, reply)
+        if state != "done":
+            return JobStatus("running", strange="" if known else one_line(word, 60))
+        if shape.result:
             reply = self._ask(shape.result, names, final=True)
-        if state in ("failed", "expired"):
-            code = at(reply.data, "error.code") or ""
-            return JobStatus("rejected" if _MODERATION.search(f"{reason} {code}") else state, reason[:300])
+            asset = self._asset(reply.data)
+        if not (asset or shape.asset):
+            raise TransientError(f"{self._web.host} calls the job done but names no clip: {reply.reason}")
         cost = at(reply.data, shape.cost) if shape.cost else None
-        notes = {name: str(found) for name, path in shape.notes.items() if (found := at(reply.data, path))}
-        asset = next((url for path in shape.asset_at if isinstance(url := at(reply.data, path), str)), "")
-        if state == "done" and not (asset or shape.asset):
-            return JobStatus("failed", f"{self._web.host} calls the job done but names no clip")
-        price = float(cost) if isinstance(cost, int | float) else None
-        return JobStatus(state, asset=asset, cost=price, notes=notes)
+        notes = {
+            name: str(found)[:_LONGEST_NOTE] for name, path in shape.notes.items() if (found := at(reply.data, path))
+        }
+        return JobStatus("done", asset=asset, cost=_price(cost), notes=notes)
 
     def download(self, handle: str, status: JobStatus, path: Path) -> None:
         """Fetch the clip from the address in the last reply, or from the shape's own."""
-        self._web.download(status.asset or _address(self._shape.asset, self._names(handle)), path)
+        self._web.download(status.asset or _address(self._shape.asset, self._names(handle)), path, status.seconds)
+
+    def give_up(self) -> None:
+        """End questions and downloads under way, soon."""
+        self._web.give_up()
+
+    def find(self, request: ClipRequest, begun: float, known: Callable[[str], bool]) -> str | None:
+        """Look for a job in the service's list that has this prompt and seed, and was made when ``request`` was sent."""
+        listing = self._shape.list
+        if listing is None or self._shape.keep:
+            return None
+        seeded = "{seed" in json.dumps(self._shape.body)
+        for entry in self._listed():
+            job, made = self._id(at(entry, self._shape.job)), _seconds(at(entry, listing.created))
+            prompt = next((text for path in listing.prompt if isinstance(text := at(entry, path), str)), None)
+            seed = next((found for path in listing.seed if (found := at(entry, path)) is not None), None)
+            if not job or made is None or prompt is None or normalise(prompt) != request.prompt:
+                continue
+            if seeded and str(seed) != str(request.seed):
+                continue
+            if begun - _LATE <= made <= begun + _LATE and not known(job):
+                return job
+        return None
 
     # --- inside -------------------------------------------------------------------------------------------------
 
+    def _hand_in(self, request: ClipRequest) -> tuple[Reply, bool]:
+        """Send the request; return the answer, and whether it was sent as a form."""
+        shape, web = self._shape, self._web
+        body = fill(shape.body, {**request_fields(request), "model": self._model or None})
+        headers = {"Idempotency-Key": request.key}
+        path = _address(shape.submit, {"model": self._model}, safe="/:")
+        if self._form:
+            return web.ask("POST", path, form=_form(body), headers=headers), True
+        reply = web.ask("POST", path, json=body, headers=headers)
+        if self._form is None and reply.status in (400, 415, 422) and not is_prompts(reply.data):
+            as_form = web.ask("POST", path, form=_form(body), headers=headers)
+            if as_form.status < 400:
+                return as_form, True
+        return reply, False
+
+    def _refuse(self, reply: Reply) -> None:
+        """Raise what an answer means that refuses a request."""
+        if reply.status in _PROMPTS_OWN and is_prompts(reply.data):
+            raise PromptRejected(f"{self._web.host} says: {reply.reason} (status {reply.status})")
+        what = what_stops(reply.status, reply.text[:4000])
+        raise TeacherStopped(
+            f"{self._web.host} {what}: {reply.reason or 'it does not say why'} (status {reply.status}); see its account and "
+            "teacher.url, teacher.key_env, teacher.model and teacher.body"
+        )
+
     def _ask(self, template: str, names: Mapping[str, str], final: bool = False) -> Reply:
-        """Ask about a job; ``final``: the answer is its end, so that a refusal there is one of the prompt."""
-        reply = self._web.ask("GET", _address(template, names))
-        if reply.status == 404:
-            raise JobForgotten(f"{self._web.host} does not know the job any more")
+        """Ask about a job; ``final``: the answer is its end, so that what it refuses would be refused again."""
+        address = _address(template, names)
+        if not address:
+            raise TransientError(f"{self._web.host} gave no address to ask about the job")
+        reply = self._web.ask("GET", address, most=self._web.most_inline)
+        said = f"{self._web.host} says of a job it has: {reply.reason} (status {reply.status})"
+        if reply.status == 404 and isinstance(reply.data, Mapping) and not final:
+            raise JobForgotten(f"{self._web.host} does not know the job any more: {reply.reason}")
         if reply.status == 200 and reply.data is None:
             raise TransientError(f"{self._web.host} answered with something that is no JSON")
         self._check_codes(reply)
-        if reply.status >= 400:
-            said = f"{self._web.host} says of a job it has: {reply.reason} (status {reply.status})"
-            if final:
+        if reply.status >= 400 and reply.status in _PROMPTS_OWN:
+            if is_prompts(reply.data):
                 raise PromptRejected(said)
+            if final:
+                self._refuse(reply)
+        if reply.status >= 300:
             raise TransientError(said)  # whatever is wrong with the question, the job is there
         return reply
 
-    def _check(self, reply: Reply) -> None:
-        """Raise what an answer to a submission that is no success means."""
-        said = f"{self._web.host} says: {reply.reason}"
-        self._check_codes(reply)
-        if reply.status >= 400:
-            if self._took_one:  # the form of our requests is right, so it is this prompt
-                raise PromptRejected(f"{said} (status {reply.status})")
-            raise TeacherError(f"{said} (status {reply.status}); check teacher.url, teacher.model and teacher.body")
-
     def _check_codes(self, reply: Reply) -> None:
-        """Raise what the codes and words of an answer mean."""
-        shape, said = self._shape, f"{self._web.host} says: {reply.reason}"
+        """Raise what the shape's codes in an answer mean."""
+        shape = self._shape
         code = at(reply.data, shape.code_at) if shape.code_at else None
+        if not isinstance(code, int | str):
+            return
+        said = f"{self._web.host} says: {reply.reason} (code {code})"
         if code in shape.stopping_codes:
-            raise TeacherStopped(f"{said} (code {code}); see teacher.key_env")
-        if code in shape.passing_codes:
-            raise TransientError(f"{said} (code {code})")
-        if code in shape.rejected_codes or (reply.status >= 400 and _MODERATION.search(reply.text)):
+            raise TeacherStopped(f"{said}; see its account and teacher.key_env, teacher.model and teacher.body")
+        if code in shape.passing_codes or code in shape.unsure_codes:
+            raise TransientError(said, unsure=code in shape.unsure_codes)
+        if code in shape.rejected_codes:
             raise PromptRejected(said)
 
-    def _names(self, handle: str) -> dict[str, str]:
-        if self._shape.keep:
-            return {name: str(value) for name, value in json.loads(handle).items()}
-        return {"job": handle}
+    def _ended(self, state: JobState, reply: Reply) -> JobStatus:
+        """Return how a job ended that brought no clip."""
+        found = next((found for path in self._shape.reason if (found := at(reply.data, path))), "")
+        reason = one_line(found)
+        marked = any(re.search(text, reason) for text in self._shape.rejected_texts)
+        if state == "rejected" or marked or is_prompts(reply.data):
+            return JobStatus("rejected", reason or reply.reason)
+        return JobStatus(state, reason, again=not _HINT.search(reason))
 
-    def _values(self, request: ClipRequest) -> dict[str, Any]:
-        return {**request_fields(request), "model": self._model or None}
+    def _asset(self, data: Any) -> str:
+        """Return the address of the clip in an answer, or the clip itself as one."""
+        for path in self._shape.asset_at:
+            found = at(data, path)
+            if isinstance(found, str) and (
+                found[:5].lower() == "data:" or (len(found) <= _LONGEST_ADDRESS and re.match(r"[A-Za-z]+://|/", found))
+            ):
+                return found
+        return find_clip(data)
+
+    def _listed(self) -> Iterator[Any]:
+        """Yield the entries of the service's list of jobs, newest first, of a few pages."""
+        listing = self._shape.list
+        address = listing.url if listing else ""
+        for _ in range(_PAGES):
+            reply = self._web.ask("GET", address) if address and listing else None
+            entries = at(reply.data, listing.entries) if reply and listing and reply.status == 200 else None
+            if not isinstance(entries, list) or not entries or reply is None or listing is None:
+                return
+            yield from entries
+            last, following = self._id(at(entries[-1], self._shape.job)), at(reply.data, listing.more)
+            names = {"last": last, "next": self._own(following)}
+            address = _address(listing.next, names) if following and listing.next else ""
+
+    def _own(self, address: Any) -> str:
+        """Return ``address`` where it is one at the service's own origin, or nothing."""
+        fits = isinstance(address, str) and len(address) <= _LONGEST_ADDRESS and self._web.serves(address)
+        return address if fits else ""
+
+    def _id(self, job: Any) -> str:
+        """Return the job's id, or nothing where it is none that can stand in an address."""
+        if self._shape.numeric_ids and isinstance(job, int) and not isinstance(job, bool):
+            job = str(job)
+        fits = isinstance(job, str) and len(job) <= _LONGEST_ID and job.isprintable() and not re.search(r"\s", job)
+        return job if fits and job.strip("./\\") else ""
+
+    def _names(self, handle: str) -> dict[str, str]:
+        if not self._shape.keep:
+            return {"job": handle}
+        try:
+            return {name: str(value) for name, value in json.loads(handle).items()}
+        except (ValueError, AttributeError):
+            raise TeacherError(f"the ledger's handle {handle[:60]!r} is damaged") from None
 
 
 def at(data: Any, path: str) -> Any:
@@ -222,6 +263,24 @@ def at(data: Any, path: str) -> Any:
         else:
             return None
     return data
+
+
+def _seconds(when: Any) -> float | None:
+    """Return a time as seconds since 1970, given so, in milliseconds or as ISO 8601."""
+    if isinstance(when, str) and re.fullmatch(r"\d{9,16}(\.\d+)?", when):
+        when = float(when)
+    if isinstance(when, int | float) and not isinstance(when, bool):
+        return when / 1000 if when > 1e11 else float(when)
+    try:
+        return datetime.fromisoformat(when).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _price(cost: Any) -> float | None:
+    """Return what the service says that a clip has cost, where that can be a price."""
+    number = isinstance(cost, int | float) and not isinstance(cost, bool)
+    return float(cost) if number and 0 <= cost < 1e9 else None
 
 
 def _paths(paths: str | Sequence[str]) -> Sequence[str]:

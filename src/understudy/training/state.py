@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from understudy.recipe.config import LoraConfig, TrainConfig
+from understudy.recipes.config import LoraConfig, TrainConfig
 from understudy.students.base import StudentModule
 from understudy.students.lora import adapted, fork, on_base
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.errors import TrainingError
-from understudy.recipe.config import TrainConfig
+from understudy.recipes.config import TrainConfig
 from understudy.training.state import TrainState
 
 Parts = Iterator[tuple[Tensor, dict[str, float]]]

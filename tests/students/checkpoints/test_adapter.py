@@ -12,7 +12,7 @@ from torch import Tensor
 
 from understudy.cli import main
 from understudy.errors import CheckpointError
-from understudy.recipe.config import LoraConfig
+from understudy.recipes.config import LoraConfig
 from understudy.students.checkpoints.adapter import with_adapter
 from understudy.students.checkpoints.layout import module_names
 from understudy.students.checkpoints.read import Checkpoint, read_checkpoint

@@ -4,7 +4,7 @@ import pytest
 from safetensors.torch import load_file
 
 from understudy.cli import main
-from understudy.recipe.config import LoraConfig
+from understudy.recipes.config import LoraConfig
 from understudy.students.bundle import load_bundle, save_bundle
 from understudy.students.checkpoints.read import read_checkpoint
 from understudy.students.checkpoints.write import write_self_forcing

@@ -9,7 +9,7 @@ import torch
 from understudy.cli import main
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ConfigError
-from understudy.recipe.files import load_recipe
+from understudy.recipes.files import load_recipe
 from understudy.run.start import load_start
 from understudy.students.bundle import load_bundle, save_bundle
 from understudy.students.checkpoints.read import read_checkpoint

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from understudy.discriminators.config import JudgeConfig
-from understudy.recipe.section import far
+from understudy.recipes.section import far
 
 
 class DiscriminatorConfig(JudgeConfig):

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from understudy.discriminators.config import JudgeConfig
-from understudy.recipe.section import far
+from understudy.recipes.section import far
 
 
 class VideoRewardConfig(JudgeConfig):

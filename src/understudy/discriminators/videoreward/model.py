@@ -176,7 +176,16 @@ class VideoReward(Discriminator):
         ).last_hidden_state
         at = torch.stack([(tokens == token).long().argmax(1) for token in self._rating_ids], dim=1)  # [B, 3]
         read = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
-        return self.rm_head(read.float()).squeeze(-1)
+        rated = self.rm_head(
+            read.float()
+        )  # [B, 3, 1], or [B, 3, 3]: a row of the head for each rating, read at its token
+        return rated.squeeze(-1) if rated.shape[-1] == 1 else rated.diagonal(dim1=1, dim2=2)
+
+    def set_outputs(self, count: int) -> None:
+        """Give the head ``count`` rows [count, D]: 1 for all ratings, or 3, one for each, as VideoReward's trainer can."""
+        old = self.rm_head.weight
+        with torch.device(old.device):
+            self.rm_head = nn.Linear(old.shape[1], count, bias=False, dtype=old.dtype)
 
     def _logits(self, prepared: Tensor, text: Tensor) -> Tensor:
         ratings = self.ratings(prepared, text)

@@ -14,6 +14,15 @@ def build(config: VideoRewardConfig, fps: float, vocabulary: Sequence[str]) -> V
     Raises:
         MissingExtra, CheckpointError, ConfigError: packages, weights or the template are not usable.
     """
+    return _load(config, fps, headers=False)
+
+
+def check(config: VideoRewardConfig, fps: float) -> None:
+    """Look at everything that ``build`` needs, names and shapes only; raise what it would raise."""
+    _load(config, fps, headers=True)
+
+
+def _load(config: VideoRewardConfig, fps: float, headers: bool) -> VideoReward:
     try:
         template = TEMPLATE if config.template is None else config.template.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -30,4 +39,4 @@ def build(config: VideoRewardConfig, fps: float, vocabulary: Sequence[str]) -> V
         clips_at_once=config.clips_at_once,
         checkpointing=config.checkpointing,
     )
-    return load_videoreward(config.path, shown, config.reward, config.weights, config.dtype)
+    return load_videoreward(config.path, shown, config.reward, config.weights, config.dtype, headers)

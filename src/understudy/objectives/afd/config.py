@@ -7,7 +7,7 @@ from pydantic import Field
 
 from understudy.discriminators.config import JudgeConfig
 from understudy.objectives.config import Hint, ScoredConfig
-from understudy.recipe.section import far
+from understudy.recipes.section import far
 
 
 class AFDConfig(ScoredConfig):

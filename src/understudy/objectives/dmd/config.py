@@ -6,7 +6,7 @@ from pydantic import Field
 
 from understudy.discriminators.config import JudgeConfig
 from understudy.objectives.config import OnPolicyConfig, Passes
-from understudy.recipe.section import far
+from understudy.recipes.section import far
 
 
 class ScoreMatchingConfig(OnPolicyConfig):

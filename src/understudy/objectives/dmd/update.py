@@ -22,7 +22,7 @@ from understudy.objectives.on_policy import OnPolicy
 from understudy.objectives.rollouts import Groups, Rollouts
 from understudy.objectives.update import prior_velocity
 from understudy.objectives.verdict import Verdict
-from understudy.recipe.config import TrainConfig
+from understudy.recipes.config import TrainConfig
 from understudy.students.base import StudentModule, block_sizes
 from understudy.training.canonical import Rerender
 from understudy.training.data import TeacherClips

@@ -1,98 +1,98 @@
-"""A public LoRA file merged into the checkpoint it belongs on: LongLive's ``lora.pt``, or a PEFT adapter.
+"""A public LoRA file merged into the checkpoint it belongs on; which files are known is in ``lora_files``."""
 
-LongLive's trainer writes ``generator_lora`` (beside ``critic_lora`` and ``step``): what peft's ``get_peft_model_state_dict``
-returns, ``base_model.model.blocks.0.self_attn.q.lora_A.weight`` [rank, D_in] and ``lora_B`` [D, rank] for every linear layer
-of the blocks. The scale alpha / rank is in its recipe only (256 / 256); a PEFT adapter has it in adapter_config.json.
-"""
-
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from understudy.errors import CheckpointError
-from understudy.reading import Unreadable, read_json
-from understudy.students.bundle import check_tensors, read_tensors
-from understudy.students.checkpoints.layout import module_names
-from understudy.students.checkpoints.read import Checkpoint, load_plain, strip_prefixes
-from understudy.students.lora import SETTINGS, WEIGHTS
-
-_HALF: Final = re.compile(r"(?P<layer>.+)\.lora_(?P<half>[AB])(?:\.default)?\.weight")
-_PEFT: Final = "base_model.model."
+from understudy.students.bundle import check_tensors
+from understudy.students.checkpoints.lora_files import Adapter, LayerChange, read_adapter
+from understudy.students.checkpoints.read import Checkpoint
 
 
 def with_adapter(base: Checkpoint, path: str | Path, alpha: float | None = None) -> Checkpoint:
-    """Return ``base`` with the adapter in ``path`` added in: W + alpha / rank * B A for its linear weights W [D, D_in].
+    """Return ``base`` with the adapter in ``path`` added in: W + scale * B A for its weights W [D, D_in].
+
+    How many layers it adapts is said in ``origin`` where it is not all of them. A base of shapes alone (on the meta
+    device) stays one.
 
     Args:
         base: the checkpoint it was trained on.
-        path: LongLive's ``lora.pt``, a safetensors file, or a PEFT folder.
-        alpha: numerator of the scale; None: what a PEFT folder says, otherwise the rank.
+        path: LongLive's ``lora.pt``, a PEFT folder, or any other file that ``lora_files`` knows.
+        alpha: numerator of the scale of every layer; None: what the file says, otherwise the rank.
 
     Raises:
-        CheckpointError: it is damaged, not only data, or no whole adapter of this checkpoint: every adapted layer has to be
-            a linear one of the blocks, adapted in every block, and both halves of it there.
+        CheckpointError: it is damaged, not only data, or not an adapter of this checkpoint: every tensor has to have its
+            place, and every adapted layer both factors, of the right shapes and finite.
     """
-    source = Path(path)
-    content, told = _read(source)
-    halves = _halves(content, source)
-    rank = next(iter(halves.values())).shape[0]
-    numerator = alpha if alpha is not None else told.get("lora_alpha", rank)
-    if (
-        isinstance(numerator, bool)
-        or not isinstance(numerator, int | float)
-        or not math.isfinite(numerator)
-        or not rank
-    ):
-        raise CheckpointError(
-            f"{source} has the scale {str(numerator)[:40]} over rank {rank}: these are no numbers above 0"
-        )
-    names = module_names(base.sizes.layers, base.sizes.image_dim is not None)
-    linear = {name for name in names if name.startswith("blocks.") and f"{name}.bias" in base.tensors}
-    linear = {name for name in linear if base.tensors[f"{name}.weight"].ndim == 2}
-    ends = {name.split(".", 2)[2] for name, _ in halves if name.startswith("blocks.") and name.count(".") > 1}
-    expected: dict[str, tuple[int, ...]] = {}
-    for name in sorted(name for name in linear if name.split(".", 2)[2] in ends):
-        out, inner = base.tensors[f"{name}.weight"].shape
-        expected |= {f"{name}.lora_A": (rank, inner), f"{name}.lora_B": (out, rank)}
-    check_tensors({f"{name}.lora_{half}": tensor for (name, half), tensor in halves.items()}, expected, source)
+    adapter = read_adapter(path, base.sizes.layers, base.sizes.image_dim is not None)
+    _check_factors(base.tensors, adapter)
     tensors = dict(base.tensors)
-    for name in sorted({name for name, _ in halves}):
-        weight = tensors[f"{name}.weight"]
-        change = halves[name, "B"].float() @ halves[name, "A"].float()
-        tensors[f"{name}.weight"] = weight.float() + numerator / rank * change
-    origin = f"{base.origin} with {source.name}, alpha {numerator:g} over rank {rank}"
-    return replace(base, tensors=tensors, origin=origin)
+    for name, change in sorted(adapter.layers.items()):
+        _apply(tensors, name, change, adapter, alpha)
+    return replace(base, tensors=tensors, origin=f"{base.origin} with {_described(adapter, base.tensors, alpha)}")
 
 
-def _read(source: Path) -> tuple[Any, Mapping[str, Any]]:
-    """Return what an adapter's file holds, and its adapter_config.json if it has one."""
-    if source.is_dir():
-        try:
-            told = read_json(source / SETTINGS)
-        except (OSError, Unreadable) as error:
-            raise CheckpointError(f"{source} is no PEFT adapter ({error}): it has {WEIGHTS} and {SETTINGS}") from None
-        return read_tensors(source / WEIGHTS), told if isinstance(told, dict) else {}
-    if source.suffix == ".safetensors":
-        return read_tensors(source), {}
-    return load_plain(source), {}
+def _check_factors(tensors: Mapping[str, Tensor], adapter: Adapter) -> None:
+    """Raise CheckpointError unless both factors of every adapted layer are there, finite, and of its weight's shape."""
+    found: dict[str, Tensor] = {}
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, change in sorted(adapter.layers.items()):
+        halves = {"A": change.down, "B": change.up}
+        found |= {
+            f"{name}.lora_{half}": value.flatten(1).float() for half, value in halves.items() if value is not None
+        }
+        weight = tensors.get(f"{name}.weight")
+        some, whole = any(v is not None for v in halves.values()), all(v is not None for v in halves.values())
+        if some and weight is not None and weight.ndim > 1 and (whole or name.startswith("blocks.")):
+            rank = change.down.shape[0] if change.down is not None else found[f"{name}.lora_B"].shape[1]
+            expected |= {f"{name}.lora_A": (rank, weight[0].numel()), f"{name}.lora_B": (weight.shape[0], rank)}
+    check_tensors(found, expected, adapter.source)
 
 
-def _halves(content: Any, source: Path) -> dict[tuple[str, str], Tensor]:
-    """Return the adapter's tensors by (layer under its original name, half A or B)."""
-    if isinstance(content, Mapping) and "generator_lora" in content:
-        content = content["generator_lora"]
-    found: dict[tuple[str, str], Tensor] = {}
-    for key, tensor in content.items() if isinstance(content, Mapping) else ():
-        short = strip_prefixes(str(key).replace(_PEFT, "", 1))
-        half = _HALF.fullmatch(short)
-        if half is None or not isinstance(tensor, Tensor) or tensor.ndim != 2:
-            raise CheckpointError(f"{source} holds {str(key)!r}, which is no half of a LoRA adapter: give one alone")
-        found[half["layer"], half["half"]] = tensor
-    if not found:
-        raise CheckpointError(f"{source} holds no LoRA adapter: expected names that end in lora_A.weight")
-    return found
+def _apply(tensors: dict[str, Tensor], name: str, change: LayerChange, adapter: Adapter, alpha: float | None) -> None:
+    """Add one layer's change to its weight W [D, D_in] and bias [D], in single precision."""
+    key = f"{name}.weight" if f"{name}.weight" in tensors else name
+    weight = tensors[key]
+    with torch.no_grad():
+        if change.down is not None and change.up is not None:
+            down, up = (half.flatten(1).float().to(weight.device) for half in (change.down, change.up))
+            scale = adapter.scale(change, change.down.shape[0], alpha)
+            tensors[key] = weight.float() + scale * (up @ down).reshape(weight.shape)
+        for part, target in (("diff", key), ("diff_b", f"{name}.bias")):
+            whole: Tensor | None = getattr(change, part)
+            if whole is None:
+                continue
+            if target not in tensors:
+                raise CheckpointError(f"{adapter.source} holds {part} of {change.spelled!r}, which has no bias")
+            own = tensors[target]
+            check_tensors({f"{name}.{part}": whole.float()}, {f"{name}.{part}": tuple(own.shape)}, adapter.source)
+            tensors[target] = own.float() + whole.float().to(own.device)
+
+
+def _described(adapter: Adapter, tensors: Mapping[str, Tensor], alpha: float | None) -> str:
+    """Return the adapter's file with how strongly it acts, and on how many layers where that is not all."""
+    pairs = [(change, change.down.shape[0]) for change in adapter.layers.values() if change.down is not None]
+    root = bool(adapter.told.get("use_rslora"))
+    strengths = {(adapter.scale(change, rank, alpha) * (rank**0.5 if root else rank), rank) for change, rank in pairs}
+    said = [adapter.source.name]
+    if len(strengths) == 1:
+        numerator, rank = strengths.pop()
+        said.append(f"alpha {numerator:g} over {'the root of ' if root else ''}rank {rank}")
+    elif strengths:
+        ranks = [rank for _, rank in pairs]
+        scales = [adapter.scale(change, rank, alpha) for change, rank in pairs]
+        said.append(f"ranks {min(ranks)} to {max(ranks)}, scales {min(scales):g} to {max(scales):g}")
+    linear = {key.removesuffix(".weight") for key in tensors if key.startswith("blocks.") and _linear(tensors, key)}
+    inside = len(linear & adapter.layers.keys())
+    outside = len(adapter.layers) - inside
+    if inside < len(linear) or outside:
+        said.append(f"adapts {inside} of {len(linear)} layers" + (f" and {outside} other parts" if outside else ""))
+    return ", ".join(said)
+
+
+def _linear(tensors: Mapping[str, Tensor], key: str) -> bool:
+    return key.endswith(".weight") and tensors[key].ndim == 2

@@ -1,9 +1,10 @@
-"""Writing checkpoints that others load: diffusers folders and Self-Forcing style files.
+"""Writing checkpoints that others load: diffusers folders, Self-Forcing style files and ComfyUI's.
 
 Values are written as they are, in the type they have: reading a written checkpoint gives the same bits. A target that
 exists is never overwritten.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.errors import UnderstudyError
-from understudy.files import new_path, write_json_atomic
+from understudy.files import new_path, write_json_atomic, write_text_atomic
 from understudy.students.bundle import check_tensors
+from understudy.students.checkpoints.card import CARD
 from understudy.students.checkpoints.layout import WanSizes, diffusers_config, renamed, shapes
 
 SHARD_BYTES: Final = 10 * 10**9
@@ -25,7 +27,11 @@ _STEM: Final = "diffusion_pytorch_model"
 
 
 def write_diffusers(
-    tensors: Mapping[str, Tensor], sizes: WanSizes, folder: Path, shard_bytes: int = SHARD_BYTES
+    tensors: Mapping[str, Tensor],
+    sizes: WanSizes,
+    folder: Path,
+    shard_bytes: int = SHARD_BYTES,
+    text: str = "",
 ) -> None:
     """Write a folder for ``WanTransformer3DModel.from_pretrained``: config.json and safetensors, in shards when large.
 
@@ -34,6 +40,7 @@ def write_diffusers(
         sizes: of the transformer.
         folder: to make.
         shard_bytes: largest file.
+        text: of a card to go with it.
 
     Raises:
         CheckpointError: ``tensors`` are not those of ``sizes``.
@@ -54,6 +61,8 @@ def write_diffusers(
             index = {"metadata": {"total_size": total}, "weight_map": where}
             write_json_atomic(draft / f"{_STEM}.safetensors.index.json", index)
         write_json_atomic(draft / "config.json", diffusers_config(sizes))
+        if text:
+            write_text_atomic(draft / CARD, text)
 
 
 def write_self_forcing(tensors: Mapping[str, Tensor], sizes: WanSizes, path: Path) -> None:
@@ -74,6 +83,26 @@ def write_self_forcing(tensors: Mapping[str, Tensor], sizes: WanSizes, path: Pat
     state = {f"model.{name}": tensors[name].detach().cpu().contiguous() for name in shapes(sizes)}
     with _new_path(path) as draft, draft.open("xb") as file:  # a file, since torch takes no name that starts with a dot
         torch.save({"generator_ema": state, "generator": dict(state)}, file)
+
+
+def write_comfyui(tensors: Mapping[str, Tensor], sizes: WanSizes, path: Path) -> None:
+    """Write a safetensors file as ComfyUI reads its native causal Wan: Wan's own names, and a header that says causal.
+
+    Without that header it is taken for the bidirectional model of the same names.
+
+    Args:
+        tensors: by original Wan names; linear weights [D, D_in].
+        sizes: of the transformer.
+        path: file to write.
+
+    Raises:
+        CheckpointError: ``tensors`` are not those of ``sizes``.
+        UnderstudyError: ``path`` is there already or cannot be written.
+    """
+    check_tensors(tensors, shapes(sizes), "the student")
+    state = {name: tensors[name].detach().cpu().contiguous() for name in shapes(sizes)}
+    with _new_path(path) as draft:
+        save_file(state, draft, {"format": "pt", "config": json.dumps({"transformer": {"causal_ar": True}})})
 
 
 @contextmanager

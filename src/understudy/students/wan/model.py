@@ -61,7 +61,7 @@ class WanStudent(StudentModule):
     Attributes:
         gradient_checkpointing: share of the layers that are recomputed in the backward pass instead of keeping their
             activations; False is none, True is all.
-        source: the text encoder; not part of the weights.
+        text_encoder: what reads prompts; not part of the weights.
     """
 
     kind: ClassVar[str] = "wan"
@@ -79,7 +79,7 @@ class WanStudent(StudentModule):
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(WanLayer(i, dim, spec.ffn_dim, spec.heads, spec.eps) for i in range(spec.layers))
         self.head = WanHead(dim, rows * columns * spec.out_channels, spec.eps)
-        self.source = TextSource(spec.text, spec.text_dim, spec.text_len)
+        self.text_encoder = TextSource(spec.text, spec.text_dim, spec.text_len)
         self.gradient_checkpointing: float = False
         self._phase_tables: dict[tuple[Any, ...], Tensor] = {}
 
@@ -109,13 +109,13 @@ class WanStudent(StudentModule):
 
     def use_text(self, encoder: Callable[[Sequence[str]], Tensor]) -> None:
         """Take ``encoder``, prompts -> embeddings [B, S, text_dim]; a saved student names it if it has a ``name``."""
-        self.source.use(encoder)
+        self.text_encoder.use(encoder)
         if name := getattr(encoder, "name", ""):
             self.spec = replace(self.spec, text=name)
 
     def encode_text(self, prompts: Sequence[str]) -> WanText:
         """Return the conditioning of B prompts."""
-        return self.text(self.source(prompts))
+        return self.text(self.text_encoder(prompts))
 
     def text(self, embeddings: Tensor) -> WanText:
         """Return the conditioning of a text encoder's output [B, S, text_dim]; keys and values too where no gradient is."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from understudy.errors import ConfigError
+from understudy.students.text import Measured
 from understudy.students.umt5 import UMT5Text
 
 Encoder = Callable[[Sequence[str]], Tensor]
@@ -44,6 +45,10 @@ class HashedWords:
 
     def __init__(self, width: int, length: int) -> None:
         self.width, self.length = width, length
+
+    def counts(self, prompts: Sequence[str]) -> list[int]:
+        """Return the words of each prompt."""
+        return [len(re.findall(r"\w+", prompt)) for prompt in prompts]
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, S, width], zero past each prompt's end."""
@@ -83,15 +88,28 @@ class TextSource:
         """Take ``encoder`` instead of the one that the name stands for."""
         self._encoder = encoder
 
+    @property
+    def length(self) -> int:
+        """Tokens that are read of a prompt at most."""
+        return self._encoder.length if isinstance(self._encoder, Measured) else self._length
+
+    def counts(self, prompts: Sequence[str]) -> list[int] | None:
+        """Return the tokens of each prompt; None when the encoder cannot tell."""
+        encoder = self._made()
+        return encoder.counts(prompts) if isinstance(encoder, Measured) else None
+
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Return embeddings [B, S, text_dim] of B prompts.
 
         Raises:
             ConfigError: there is no text encoder of that kind.
         """
+        return self._made()(prompts)
+
+    def _made(self) -> Encoder:
         if self._encoder is None:
             kind, _, where = self.name.partition(":")
             if kind not in ENCODERS:
                 raise ConfigError(f"there is no text encoder {kind!r}; choose one of {', '.join(sorted(ENCODERS))}")
             self._encoder = ENCODERS[kind](where, self._width, self._length)
-        return self._encoder(prompts)
+        return self._encoder

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from understudy.recipe.section import far
+from understudy.recipes.section import far
 from understudy.teachers.config import RequestConfig
 
 

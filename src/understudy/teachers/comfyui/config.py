@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from understudy.recipe.section import far
+from understudy.recipes.section import far
 from understudy.teachers.base import ClipParams
 from understudy.teachers.config import RequestConfig
 from understudy.teachers.fields import asked_by

@@ -5,19 +5,20 @@ Wire shape: ``POST /prompt`` with the graph, ``GET /history/{id}`` until it is t
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from understudy.errors import ConfigError, JobForgotten, TeacherError, TeacherStopped, TransientError
-from understudy.files import sha256_hex
+from understudy.errors import ConfigError, JobForgotten, TeacherStopped, TransientError
+from understudy.files import read_json, sha256_hex
 from understudy.ingest.tars import VIDEO_SUFFIXES
 from understudy.teachers.base import ClipParams, ClipRequest, JobStatus, Terms
 from understudy.teachers.comfyui.config import ComfyTeacherConfig
 from understudy.teachers.fields import fill, request_fields
-from understudy.teachers.web import Reply, Web
+from understudy.teachers.replies import Reply, one_line
+from understudy.teachers.web import Web
 
 _JOBS = uuid.UUID("6f1c9a52-3f0e-5c1b-9d64-0b2f6a7c8e31")  # names our jobs: the same submission, the same id
 
@@ -31,7 +32,7 @@ def load_workflow(path: Path) -> Graph:
         ConfigError: it is missing, no JSON, or in the form that the editor saves.
     """
     try:
-        graph = json.loads(path.read_text(encoding="utf-8"))
+        graph = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"teacher.workflow {path} cannot be read as JSON: {' '.join(str(error).split())}") from None
     if isinstance(graph, dict) and "nodes" in graph and "links" in graph:
@@ -64,10 +65,12 @@ class ComfyTeacher:
     """A workflow on a ComfyUI server; a `understudy.teachers.base.JobTeacher`.
 
     Servers since the summer of 2025 take the job's id from us, so that a submission whose answer was lost is found
-    again. Older ones choose it; after the first job that is known, and such a submission is left to the user.
+    again. Older ones choose it; after the first job that is known, and such a submission is left to the user. Where a
+    clip costs money it is taken to be so from the start.
     """
 
     local = own_files = False
+    lists = True
     currency = "USD"
 
     def __init__(
@@ -107,7 +110,7 @@ class ComfyTeacher:
             if need not in str(list(nodes.values())):
                 raise ConfigError(f"teacher.nodes puts {need} nowhere; give NODE.input: '{need}'")
         self._output = find_node(workflow, output) if output else ""
-        self.idempotent = True
+        self.idempotent = price_per_clip == 0
         self._client = f"understudy-{uuid.uuid4().hex}"
         settings = sha256_hex(json.dumps([workflow, dict(nodes), self._output], sort_keys=True).encode())[:8]
         self.name = f"comfyui/{web.host}/{model or 'workflow'}-{settings}"
@@ -118,7 +121,7 @@ class ComfyTeacher:
 
     def submit(self, request: ClipRequest) -> str:
         """Send the filled graph and return the job's id, that of an earlier try if it had arrived."""
-        job = str(uuid.uuid5(_JOBS, request.key))
+        job = _own_id(request)
         if self._history(job) is not None or self._waits(job):
             return job
         graph, values = deepcopy(self._graph), request_fields(request)
@@ -128,11 +131,20 @@ class ComfyTeacher:
         reply = self._web.ask("POST", "/prompt", json=sent)
         if reply.status >= 400:
             raise TeacherStopped(f"{self._web.host} refuses the workflow: {_complaint(reply)}")
-        got = reply.data.get("prompt_id") if isinstance(reply.data, dict) else None
-        if not isinstance(got, str) or not got:
-            raise TeacherError(f"{self._web.host} answered without a prompt_id: {reply.reason}")
-        self.idempotent = self.idempotent and got == job
+        got = reply.data.get("prompt_id") if isinstance(reply.data, dict) and reply.status < 300 else None
+        if not isinstance(got, str) or not 0 < len(got) <= 200 or not got.isprintable() or not got.strip("./\\ "):
+            raise TransientError(f"{self._web.host} answered without a prompt_id: {reply.reason}", unsure=True)
+        self.idempotent = got == job
         return got
+
+    def find(self, request: ClipRequest, begun: float, known: Callable[[str], bool]) -> str | None:
+        """Look for the job under the id that was sent with it."""
+        job = _own_id(request)
+        return job if self._history(job) is not None or self._waits(job) else None
+
+    def give_up(self) -> None:
+        """End questions and downloads under way, soon."""
+        self._web.give_up()
 
     def poll(self, handle: str) -> JobStatus:
         """Look for the job in the history, or else in the queue."""
@@ -143,14 +155,14 @@ class ComfyTeacher:
             entry = self._history(handle)  # it may have ended between the two questions
         if entry is None:
             raise JobForgotten(f"{self._web.host} has the job neither in its queue nor in its history")
-        status = entry.get("status") or {}
-        if status.get("status_str") == "error":
-            return JobStatus("failed", _failure(status.get("messages") or ()))
-        return JobStatus("done", asset=f"/view?{urlencode(self._saved(entry.get('outputs') or {}))}")
+        status, outputs = entry.get("status"), entry.get("outputs")
+        if isinstance(status, dict) and status.get("status_str") == "error":
+            return JobStatus("failed", _failure(status.get("messages")))
+        return JobStatus("done", asset=f"/view?{urlencode(self._saved(outputs if isinstance(outputs, dict) else {}))}")
 
     def download(self, handle: str, status: JobStatus, path: Path) -> None:
         """Fetch the file that the workflow saved."""
-        self._web.download(status.asset, path)
+        self._web.download(status.asset, path, status.seconds)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -167,8 +179,10 @@ class ComfyTeacher:
     def _waits(self, job: str) -> bool:
         """Say whether the job is in the queue or at work."""
         queue = self._ask("/queue")
-        items = [*queue.get("queue_running", ()), *queue.get("queue_pending", ())]
-        return any(isinstance(item, Sequence) and len(item) > 1 and item[1] == job for item in items)
+        lists = [queue.get(name) for name in ("queue_running", "queue_pending")]
+        if not all(isinstance(items, list) for items in lists):
+            raise TransientError(f"{self._web.host} answered /queue with no queue")
+        return any(isinstance(item, list) and len(item) > 1 and item[1] == job for items in lists for item in items)
 
     def _saved(self, outputs: Mapping[str, Any]) -> dict[str, str]:
         """Return the place of the one video that the workflow saved."""
@@ -195,24 +209,32 @@ def _files(value: Any) -> Iterator[Mapping[str, Any]]:
                 yield item
 
 
-def _failure(messages: Sequence[Any]) -> str:
+def _own_id(request: ClipRequest) -> str:
+    return str(uuid.uuid5(_JOBS, request.key))
+
+
+def _failure(messages: Any) -> str:
     """Return what the history says of a run that ended in an error."""
-    said = {m[0]: m[1] for m in messages if isinstance(m, Sequence) and len(m) > 1 and isinstance(m[1], dict)}
+    told = messages if isinstance(messages, list) else []
+    said = {str(m[0]): m[1] for m in told if isinstance(m, list) and len(m) > 1 and isinstance(m[1], dict)}
     if "execution_interrupted" in said:
         return "the run was interrupted at the server"
     crash = said.get("execution_error", {})
-    text = " ".join(str(crash.get("exception_message", "")).split())
-    return f"node {crash.get('node_id')} ({crash.get('node_type')}): {text}"[:300] if crash else "the run failed"
+    text = f"node {crash.get('node_id')} ({crash.get('node_type')}): {crash.get('exception_message', '')}"
+    return one_line(text) if crash else "the run failed"
 
 
 def _complaint(reply: Reply) -> str:
     """Return what the validation says is wrong, node by node."""
     data = reply.data if isinstance(reply.data, dict) else {}
     parts = [reply.reason]
-    for number, node in (data.get("node_errors") or {}).items() if isinstance(data.get("node_errors"), dict) else ():
-        for error in node.get("errors", ()):
-            parts.append(f"node {number}: {error.get('message')} ({error.get('details')})")
-    return "; ".join(parts)[:400]
+    nodes = data.get("node_errors")
+    for number, node in nodes.items() if isinstance(nodes, dict) else ():
+        errors = node.get("errors") if isinstance(node, dict) else None
+        for error in errors if isinstance(errors, list) else ():
+            if isinstance(error, dict):
+                parts.append(f"node {number}: {error.get('message')} ({error.get('details')})")
+    return one_line("; ".join(parts), 400)
 
 
 def build(config: ComfyTeacherConfig, sealed: Path | None) -> ComfyTeacher:

@@ -11,4 +11,7 @@ class FolderTeacherConfig(TeacherSection):
 
     kind: Literal["folder"] = "folder"
     path: Path
-    """Folder of mp4 files with prompts.csv (file,prompt), prompts.jsonl or one .txt beside each file."""
+    """Folder of clips with their prompts, in this project's layout or another trainer's: prompts.csv, metadata.csv or
+    .jsonl, videos2caption.json, prompts.txt with videos.txt, WebDataset tars, a .txt beside each clip, VBench's names."""
+    listing: Path | None = None
+    """The table that lists the clips, when the folder has several or it lies elsewhere; null: the one in the folder."""

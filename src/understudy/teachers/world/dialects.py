@@ -5,7 +5,8 @@ public clients of November 2026; nothing here has met the real services.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from email.parser import BytesParser
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote
@@ -32,6 +33,7 @@ class Dialect:
     }
     scheme: ClassVar[str] = "Bearer"
     form_only: ClassVar[bool] = False
+    lists: ClassVar[bool] = True  # whether it keeps a list of its jobs
     expires: ClassVar[bool] = True  # whether it says of a job that it has expired; otherwise it forgets it
 
     @property
@@ -46,6 +48,8 @@ class Dialect:
         parts = path[len(self.prefix) :].strip("/").split("/")
         if method == "POST":
             return ("submit", "") if parts == [""] else ("", "")
+        if parts == [""] and self.lists:
+            return "list", ""
         if len(parts) == 2 and parts[1] == "content":
             return "content", parts[0]
         return ("poll", parts[0]) if len(parts) == 1 and parts[0] else ("", "")
@@ -96,6 +100,17 @@ class Dialect:
         """Return the answer at the place ``result``."""
         return self.unknown()
 
+    def listed(self, jobs: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Answer:
+        """Return the list of its jobs: of each its id, when it was made (seconds since 1970) and what was asked for."""
+        return 200, {
+            "object": "list",
+            "data": [
+                {"id": job, "created_at": int(made), "prompt": asked["prompt"], "seed": asked.get("seed")}
+                for job, made, asked in jobs
+            ],
+            "has_more": False,
+        }
+
     def named(self, fields: Mapping[str, Any]) -> str:
         """Return the id that the asker has chosen for the job, or nothing."""
         return ""
@@ -122,6 +137,7 @@ class FormOnly(Dialect):
 class OpenRouter(Dialect):
     """``/api/v1/videos`` of OpenRouter."""
 
+    lists = False
     prefix = "/api/v1/videos"
     words: ClassVar[Mapping[str, str]] = {**Dialect.words, "queued": "pending"}
 
@@ -137,6 +153,9 @@ class OpenRouter(Dialect):
         """Name the cost when the job is done."""
         done = {"unsigned_urls": [f"{origin}{self.prefix}/{job}/content?index=0"], "usage": {"cost": 0.25}}
         said = {"id": job, "status": self.words[state], **_error(state, flat=True)}
+        if state == "moderated":
+            flagged = {"reasons": ["violence"], "flagged_input": "...", "provider_name": "world"}
+            said["error"] = {"code": 403, "message": "the input was flagged", "metadata": flagged}
         return 200, said | (done if state == "done" else {})
 
 
@@ -144,6 +163,7 @@ class Fal(Dialect):
     """fal's queue: status and result lie apart, and an error sits inside a completed job or in the result."""
 
     prefix = "/"
+    lists = False
     scheme = "Key"
     expires = False
     entry = "/MODEL"
@@ -200,6 +220,7 @@ class Ark(Dialect):
     """Seedance on Ark: tasks whose content holds a signed address."""
 
     prefix = "/api/v3/contents/generations/tasks"
+    lists = False
     words: ClassVar[Mapping[str, str]] = {**Dialect.words, "running": "running", "done": "succeeded"}
 
     def locate(self, method: str, path: str, query: str) -> tuple[str, str]:
@@ -234,6 +255,7 @@ class MiniMax(Dialect):
     """MiniMax, version 2: answers 200 and puts a code into ``base_resp``."""
 
     prefix = "/v2"
+    lists = False
     entry = "/v2/video_generation"
     expires = False
     words: ClassVar[Mapping[str, str]] = Ark.words
@@ -289,6 +311,18 @@ class Replicate(Dialect):
             return ("submit", "") if path.startswith("/v1/models/") and path.endswith("/predictions") else ("", "")
         return _file(path) or super().locate(method, path, query)
 
+    def listed(self, jobs: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Answer:
+        """Put what was asked for into ``input``."""
+        results = [
+            {
+                "id": job,
+                "created_at": datetime.fromtimestamp(made, UTC).isoformat(),
+                "input": {"prompt": asked["prompt"], "seed": asked.get("seed")},
+            }
+            for job, made, asked in jobs
+        ]
+        return 200, {"previous": None, "next": None, "results": results}
+
     def wanted(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Read the model's input."""
         return FAL.wanted(fields["input"])
@@ -313,6 +347,7 @@ class ComfyUI(Dialect):
     """ComfyUI's server: graphs in, a history of what they wrote, files by name."""
 
     prefix = "/prompt"
+    lists = False
     expires = False
 
     def locate(self, method: str, path: str, query: str) -> tuple[str, str]:

@@ -35,6 +35,7 @@ class Job:
     request: dict[str, Any]
     begun: float
     due: float
+    made: float = field(default_factory=time.time)
     ended: str = ""
     forgotten: bool = False
 
@@ -63,6 +64,7 @@ class World:
         shape: how it speaks, one of `understudy.teachers.world.dialects.DIALECTS`.
         api_key: what requests have to carry; empty: nothing.
         late: refuse prompts in the job instead of at its submission.
+        lists: keep a list of the jobs, where the dialect has one.
         injected: how often each fault was injected, by ``stage:fault``.
         jobs: every job ever made, by id.
         asked: requests by place.
@@ -76,6 +78,7 @@ class World:
     shape: str = "openai-videos"
     api_key: str = ""
     late: bool = False
+    lists: bool = False
     injected: Counter[str] = field(default_factory=Counter)
     jobs: dict[str, Job] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
@@ -181,6 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
             now = time.monotonic()
             waiting = [j.id for j in self.world.jobs.values() if j.good and j.state(now) in ("queued", "running")]
             self._answer((200, {"queue_running": [[0, name] for name in waiting], "queue_pending": []}))
+        elif place == "list" and self.world.lists:
+            self._answer(
+                dialect.listed([(j.id, j.made, j.request) for j in self.world.jobs.values() if not j.forgotten])
+            )
         elif job is None or job.forgotten or not place:
             self._answer(dialect.unknown())
         elif place == "content":

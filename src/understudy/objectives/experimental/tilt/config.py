@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from understudy.objectives.config import ScoredConfig
-from understudy.recipe.section import far
+from understudy.recipes.section import far
 
 
 class TiltConfig(ScoredConfig):

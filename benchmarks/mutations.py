@@ -1,0 +1,167 @@
+"""Do the tests notice when one line of the source goes wrong? Break one line after the other and see.
+
+    python benchmarks/mutations.py                    # all of mutations.yaml, written to results/mutations.md
+    python benchmarks/mutations.py --only paired      # those whose name holds the word; nothing is written
+    python benchmarks/mutations.py --list
+
+The source is copied to a temporary folder, where each mutation in its turn replaces one line and the tests that it names
+have to fail. Exit status 1: at least one was not noticed.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+LIST = Path(__file__).with_suffix(".yaml")
+RESULTS = ROOT / "benchmarks" / "results" / "mutations.md"
+COPIED = ("src", "tests", "benchmarks", "pyproject.toml", "README.md")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.egg-info", "results")
+FAILED = 1  # pytest's exit status when tests ran and some failed; others mean that they could not run
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One line that goes wrong.
+
+    Attributes:
+        name: what goes wrong, in a few words.
+        file: below the root. old: its text, there exactly once. new: what takes its place.
+        tests: node ids of the quick tests that have to fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def mutated(self, text: str) -> str:
+        """Return the file's text with the line gone wrong.
+
+        Raises:
+            ValueError: the old text is not there exactly once.
+        """
+        if (count := text.count(self.old)) != 1:
+            raise ValueError(f"{self.name}: {self.file} has {self.old!r} {count} times, not once; mend {LIST.name}")
+        return text.replace(self.old, self.new)
+
+
+def mutations() -> list[Mutation]:
+    """Return the list, in its order."""
+    groups = yaml.safe_load(LIST.read_text(encoding="utf-8"))
+    return [
+        Mutation(line["name"], line["file"], line["old"], line["new"], tuple(line["tests"]))
+        for lines in groups.values()
+        for line in lines
+    ]
+
+
+@contextmanager
+def copied() -> Iterator[Path]:
+    """Yield a temporary folder with a copy of the source and its tests."""
+    with tempfile.TemporaryDirectory(prefix="mutations-") as name:
+        folder = Path(name).resolve()
+        for part in COPIED:
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, folder / part, ignore=LEFT_OUT)
+            else:
+                shutil.copy2(ROOT / part, folder / part)
+        yield folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment in which ``understudy`` is the copy."""
+    return {**os.environ, "PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run_tests(folder: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run the quick ones of ``tests`` in the copy, up to the first that fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
+
+
+def check(folder: Path, chosen: Sequence[Mutation]) -> None:
+    """Exit unless the copy is what is tested, and its tests pass as long as nothing is broken."""
+    where = [sys.executable, "-c", "import understudy; print(understudy.__file__)"]
+    found = subprocess.run(where, cwd=folder, env=environment(folder), capture_output=True, text=True, check=True)
+    if not found.stdout.startswith(str(folder)):
+        sys.exit(f"error: {found.stdout.strip()} would be tested instead of the copy")
+    for mutation in chosen:
+        mutation.mutated((folder / mutation.file).read_text(encoding="utf-8"))
+    done = run_tests(folder, sorted({test for mutation in chosen for test in mutation.tests}))
+    if done.returncode:
+        sys.exit(f"error: the tests do not pass before anything is broken:\n{done.stdout[-3000:]}")
+
+
+def caught(folder: Path, mutation: Mutation) -> bool:
+    """Break the line, run its tests, mend it; return whether a test failed."""
+    path = folder / mutation.file
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(mutation.mutated(whole), encoding="utf-8")
+    try:
+        done = run_tests(folder, mutation.tests)
+    finally:
+        path.write_text(whole, encoding="utf-8")
+    if done.returncode not in (0, FAILED):
+        sys.exit(f"error: {mutation.name}: the tests could not run:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    return done.returncode == FAILED
+
+
+def table(outcomes: Sequence[tuple[Mutation, bool]]) -> str:
+    """Return the outcomes as Markdown."""
+    total = sum(found for _, found in outcomes)
+    lines = [
+        "# Mutations: lines that went wrong, and whether a quick test noticed",
+        "",
+        f"{total} of {len(outcomes)} caught. Made by `python benchmarks/mutations.py`; the lines are in "
+        "`benchmarks/mutations.yaml`.",
+        "",
+        "| what goes wrong | file | caught |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {m.name} | `{m.file.removeprefix('src/understudy/')}` | {'yes' if f else '**no**'} |" for m, f in outcomes
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Break the chosen lines; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="a word in the names of the mutations to try")
+    parser.add_argument("--list", action="store_true", help="name them and stop")
+    options = parser.parse_args()
+    chosen = [mutation for mutation in mutations() if options.only in mutation.name]
+    if not chosen:
+        parser.error(f"no mutation's name holds {options.only!r}; see --list")
+    if options.list:
+        print("\n".join(f"{mutation.name}  ({mutation.file})" for mutation in chosen))
+        return 0
+    outcomes = []
+    with copied() as folder:
+        check(folder, chosen)
+        for mutation in chosen:
+            began = time.monotonic()
+            outcomes.append((mutation, caught(folder, mutation)))
+            said = "caught" if outcomes[-1][1] else "NOT CAUGHT"
+            print(f"{said:10}  {mutation.name}  ({time.monotonic() - began:.0f} s)", flush=True)
+    missed = [mutation.name for mutation, found in outcomes if not found]
+    print(f"{len(chosen) - len(missed)} of {len(chosen)} caught")
+    if not options.only:
+        RESULTS.write_text(table(outcomes), encoding="utf-8")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
