@@ -25,6 +25,8 @@ from understudy import __version__
 from understudy.commands import VERBS
 from understudy.commands.base import RecipeVerb, UsageError
 from understudy.errors import UnderstudyError
+from understudy.shown import shown
+from understudy.stopping import terminable
 
 _PROGRAM: Final = "understudy"
 _ABOUT: Final = """Distil any video generator that you can only watch into a causal video model that you own.
@@ -44,22 +46,30 @@ _PLAINER: Final = (
     (r" Perhaps you meant: (--\S+).*$", r"; did you mean \1?"),
 )
 
+_NO_MEMORY: Final = ("can't allocate memory", "out of memory", "alloc_cpu.cpp")  # what torch says of it
+
 Overrides = Sequence[tuple[str, str]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (None: that of the process) and return the exit status."""
-    warnings.formatwarning = lambda message, *_: f"note: {message}\n"  # for a user, not with a line of our source
-    try:
-        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told apart and handled
-    except SystemExit as stop:  # tyro's, after --help
-        status = stop.code if isinstance(stop.code, int) else 0
-    except BrokenPipeError:
-        _forget_stdout()
-        return 128 + 13
-    except BaseException as error:
-        status = _tell(error)
+    warnings.formatwarning = lambda message, *_: (
+        f"note: {shown(message)}\n"
+    )  # for a user, not with a line of our source
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that is not of this encoding is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
+    with terminable() as signals:
+        try:
+            status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told apart and handled
+        except SystemExit as stop:  # tyro's, after --help
+            status = stop.code if isinstance(stop.code, int) else 0
+        except BrokenPipeError:
+            _forget_stdout()
+            return 128 + 13
+        except BaseException as error:
+            status = _tell(error, signals)
     return status
 
 
@@ -180,14 +190,14 @@ def _split(name: str, args: Sequence[str]) -> tuple[list[str], Overrides]:
 # --- saying what went wrong -------------------------------------------------------------------------------------
 
 
-def _tell(error: BaseException) -> int:
-    """Print ``error`` as one line for each problem and return the exit status."""
+def _tell(error: BaseException, signals: Sequence[int] = ()) -> int:
+    """Print ``error`` as one line for each problem and return the exit status; ``signals`` came before it."""
     if os.environ.get("UNDERSTUDY_TRACEBACK") == "1":
         traceback.print_exception(error)
     signal = getattr(error, "signal", None)
     if isinstance(error, KeyboardInterrupt):
         word, text = "stopped", str(error) or "run the same command again to go on"
-        status = 128 + (signal if isinstance(signal, int) else 2)
+        status = 128 + (signal if isinstance(signal, int) else [2, *signals][-1])
     elif isinstance(error, UnderstudyError) and isinstance(signal, int):
         word, text, status = "stopped", str(error), 128 + signal
     else:
@@ -196,7 +206,7 @@ def _tell(error: BaseException) -> int:
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
     with suppress(OSError, ValueError):  # nobody may be listening
         for line in lines:
-            print(f"{word}: {line.removeprefix(word).lstrip(': ')}", file=sys.stderr, flush=True)
+            print(f"{word}: {shown(line.removeprefix(word).lstrip(': '))}", file=sys.stderr, flush=True)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -217,7 +227,7 @@ def _reason(error: BaseException) -> str:
             errno.EROFS: "; choose a place you may write to",
         }
         return f"{where}{(error.strerror or str(error)).lower()}{advice.get(error.errno or 0, '')}"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(word in str(error).lower() for word in _NO_MEMORY):
         return "out of memory; use fewer prompts, a smaller group or more train.accumulate"
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"unexpected {what}; please report it with what UNDERSTUDY_TRACEBACK=1 shows"

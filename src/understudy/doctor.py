@@ -19,7 +19,6 @@ import torch
 
 from understudy.advice import advise, look_at
 from understudy.clips import Clip, Fit, decode_mp4, encode_mp4, is_long_enough
-from understudy.codecs.base import latent_frames
 from understudy.collection.store import ClipRecord, ClipStore, record_key
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import PromptRejected, UnderstudyError
@@ -32,6 +31,7 @@ from understudy.objectives.reference import departures, load_reference
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.recipes.shipped import locate
+from understudy.run.checks import problems
 from understudy.run.clips import build_teacher, check_asked_length, forewarning, wanted_jobs
 from understudy.run.folder import config_hash, main_arm
 from understudy.run.log import RunLog
@@ -39,7 +39,6 @@ from understudy.run.preflight import look
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import cut_notes, intake_notes
 from understudy.run.start import load_start
-from understudy.students.base import block_sizes
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
 from understudy.students.generate import own_and_hasty
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher
@@ -372,14 +371,10 @@ def _fit(config: RunConfig, bundle: Bundle) -> Iterable[Hint]:
             f"{spec.window} latent frames hold the sink ({spec.sink}) and one block ({spec.block_frames}): a block "
             "does not see the one before it",
         )
-    blocks = len(block_sizes(bundle.student, latent_frames(bundle.codec, form.frames)))
-    unused = config.objective.unused_blocks
-    if unused >= blocks:
-        yield False, f"objective ({config.objective.kind})", f"{unused} of {blocks} blocks are left out: none remains"
+    for key, problem in problems(config, bundle):
+        yield False, key, problem
     if not isinstance(judge, DiscriminatorConfig):
         return
-    if judge.skip_frames >= form.frames:
-        yield False, "discriminator.skip_frames", f"{judge.skip_frames} of {form.frames} frames: it would see none"
     if judge.size > min(form.height, form.width):
         yield None, "discriminator.size", f"{judge.size} is above the student's {form.height}x{form.width} pixels"
 

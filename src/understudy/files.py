@@ -3,12 +3,14 @@
 Of files of tensors nothing is executed: they are read as tensors and plain values, or not at all.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import CheckpointError, UnderstudyError
+
+_UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EROFS)  # what file systems say that sync no folders
 
 TEMPORARY_PREFIX = ".tmp-"
 """Every half-written file starts with this; a leftover one belongs to a killed process."""
@@ -50,7 +54,7 @@ def ensure_folder(path: str | Path) -> Path:
     """
     folder = Path(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
     except (FileExistsError, NotADirectoryError):
         raise UnderstudyError(f"cannot use {folder} as a folder: it, or a parent of it, is a file") from None
     except OSError as error:
@@ -58,6 +62,14 @@ def ensure_folder(path: str | Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UnderstudyError(f"cannot write in folder {folder}: permission denied")
     return folder
+
+
+def _make(folder: Path) -> None:
+    """Make ``folder`` with its parents; those that are new survive a power cut, so that what is put there does."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.is_dir():
+            path.mkdir(exist_ok=True)
+            sync(path.parent)
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
@@ -82,7 +94,7 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         raise UnderstudyError(f"cannot write {target}: {_reason(error)}") from None
 
@@ -121,14 +133,14 @@ def new_path(path: str | Path) -> Iterator[Path]:
         try:
             yield draft
             for written in (draft, *draft.rglob("*")):
-                _sync(written)
+                sync(written)
             os.replace(draft, target)
         except BaseException:
             if draft.is_dir():
                 shutil.rmtree(draft, ignore_errors=True)
             draft.unlink(missing_ok=True)
             raise
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         raise UnderstudyError(f"cannot write {target}: {_reason(error)}") from None
 
@@ -214,15 +226,48 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _sync(path: Path) -> None:
-    """Make a file's content, or a rename in a folder, survive a power cut, where the system lets ``path`` be synced."""
+def append_line(path: str | Path, line: str) -> None:
+    """Append ``line`` to a file of lines; where a kill tore the last one, the new one still stands on its own.
+
+    Raises:
+        UnderstudyError: it is no regular file, the disk is full, or it cannot be written.
+    """
+    data = line.encode("utf-8", "backslashreplace") + b"\n"
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UnderstudyError(f"cannot write {path}: it is no regular file")
+            end = os.lseek(descriptor, 0, os.SEEK_END)
+            if end and os.pread(descriptor, 1, end - 1) != b"\n":
+                data = b"\n" + data
+            try:
+                while data:
+                    data = data[os.write(descriptor, data) :]
+            except BaseException:
+                os.ftruncate(descriptor, end)
+                raise
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UnderstudyError(f"cannot write {path}: {_reason(error)}") from None
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a rename in a folder, survive a power cut, where the system lets ``path`` be synced.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return
     try:
         os.fsync(descriptor)
-    except OSError:
-        pass
+    except OSError as error:
+        if error.errno not in _UNSYNCED:
+            raise
     finally:
         os.close(descriptor)

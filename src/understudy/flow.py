@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_MOST_STEPS = 1000
+
 Levels = tuple[float, ...] | tuple[tuple[float, ...], ...]
 """A few-step sampler: the levels every block visits, or one list for each of the first blocks, whose last repeats."""
 
@@ -75,6 +77,20 @@ def level_lists(levels: Sequence[float] | Sequence[Sequence[float]]) -> tuple[tu
     """Return the levels of the first blocks as one list each, the last of which repeats."""
     nested = tuple(tuple(own) for own in levels if isinstance(own, Sequence))
     return nested or (tuple(float(level) for level in levels if not isinstance(level, Sequence)),)
+
+
+def check_levels(levels: object) -> None:
+    """Raise ValueError unless ``levels`` are a sampler's: lists that fall from 1 and stay above 0."""
+    if not isinstance(levels, Sequence) or isinstance(levels, str):
+        raise ValueError("levels are no list")
+    nested = [own for own in levels if isinstance(own, Sequence) and not isinstance(own, str)]
+    if nested and len(nested) != len(levels):
+        raise ValueError("levels are partly lists and partly numbers")
+    for own in nested or [levels]:
+        numbers = [level for level in own if isinstance(level, int | float) and not isinstance(level, bool)]
+        falls = all(a > b for a, b in zip(numbers, (*numbers[1:], 0.0), strict=True))  # also of NaN
+        if not numbers or len(numbers) != len(own) or len(own) > _MOST_STEPS or numbers[0] != 1 or not falls:
+            raise ValueError(f"levels {list(own)[:8]} must fall from 1 and stay above 0")
 
 
 def levels_of_block(levels: Sequence[float] | Sequence[Sequence[float]], index: int) -> tuple[float, ...]:

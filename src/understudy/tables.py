@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from understudy.errors import ConfigError
+from understudy.reading import TEXT_BYTES, Unreadable, read_limited
 
 _DEEPEST: Final = 100
 
@@ -48,19 +49,19 @@ def _mended(value: Any, depth: int) -> Any:
     return value
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str, limit: int = TEXT_BYTES) -> str:
     """Return the UTF-8 text of ``path`` (a byte-order mark is dropped); ``what`` names it in errors.
 
     Raises:
-        ConfigError: it is missing, unreadable or not UTF-8.
+        ConfigError: it is missing, unreadable, no regular file, larger than ``limit`` bytes or not UTF-8.
     """
     try:
         # Bytes: a file opened as text turns every \r into an end of line.
-        return path.read_bytes().decode("utf-8-sig")
+        return read_limited(path, limit).decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{what} {path} does not exist") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {what} {path}: {(error.strerror or str(error)).lower()}") from None
+    except Unreadable as error:
+        raise ConfigError(f"cannot read {what} {path}: {error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{what} {path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 

@@ -37,20 +37,31 @@ class Served:
 
 @contextmanager
 def running(
-    bundles: dict[str, Bundle], denied: tuple[str, ...] = (), token: str | None = None, **limits: Any
+    bundles: dict[str, Bundle],
+    denied: tuple[str, ...] = (),
+    token: str | None = None,
+    door: dict[str, float] | None = None,
+    **limits: Any,
 ) -> Iterator[Served]:
     uvicorn = pytest.importorskip("uvicorn")
     pytest.importorskip("fastapi")
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+    from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+
     from understudy.serving.access import Access
     from understudy.serving.app import build_app
     from understudy.serving.catalogue import Catalogue
+    from understudy.serving.doors import DoorLimits, Doors, guarded_http, guarded_websocket
     from understudy.serving.scheduler import Limits, Scheduler
 
     bounds = Limits(**limits)
     scheduler, catalogue = Scheduler(bounds), Catalogue(bundles, bounds, denied)
     app = build_app(catalogue, scheduler, Access() if token is None else Access(None, token))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws_max_size=bounds.given_bytes))
+        doors = Doors(DoorLimits(**(door or {})))  # type: ignore[arg-type]
+        guards = {"http": guarded_http(AutoHTTPProtocol, doors), "ws": guarded_websocket(AutoWebSocketsProtocol, doors)}
+        config = uvicorn.Config(app, log_level="warning", ws_max_size=bounds.given_bytes, **guards)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         while not server.started and thread.is_alive():

@@ -1,6 +1,8 @@
 """A run stopped at any moment and resumed ends bit for bit like one that was never stopped."""
 
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -8,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from understudy import files
 from understudy.errors import CheckpointError
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.sft.config import SFTConfig
 from understudy.recipes.config import LoraConfig
 from understudy.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, verify_checkpoint
-from understudy.training.loop import Arm, Interrupted, train
+from understudy.training.loop import Arm, Interrupted, record, train, trim
 from understudy.training.state import StepReport, TrainState
 
 
@@ -111,7 +114,8 @@ def test_a_damaged_newest_checkpoint_falls_back(build, tmp_path) -> None:
     data = (newest / "state.safetensors").read_bytes()
     (newest / "state.safetensors").write_bytes(data[: len(data) // 2])
     assert "does not match its digest" in verify_checkpoint(newest)[0]
-    resumed, _ = train(*build(), arm(tmp_path / "a"), quiet)
+    with pytest.warns(UserWarning, match="does not match its digest: it is damaged; going on from step-"):
+        resumed, _ = train(*build(), arm(tmp_path / "a"), quiet)
     assert_same(unbroken, resumed)
 
 
@@ -157,3 +161,146 @@ def test_only_the_two_newest_are_kept(build, tmp_path) -> None:
         state.step = step
         save_checkpoint(state, tmp_path, "a")
     assert [path.name for path in checkpoints(tmp_path)] == ["step-000002", "step-000003"]
+
+
+def whole_run(build, folder: Path) -> tuple[TrainState, Path]:
+    folder.mkdir()
+    unbroken, _ = train(*build(), arm(folder), quiet)
+    return unbroken, checkpoints(folder / "checkpoints")[-1] / "state.json"
+
+
+def rewritten(**changes):
+    return lambda text: json.dumps({**json.loads(text), **changes})
+
+
+def other_group(**changes):
+    def change(text):
+        head = json.loads(text)
+        for groups in head["optimisers"].values():
+            groups[0] |= changes
+        return json.dumps(head)
+
+    return change
+
+
+HARM = {
+    "cut": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "a list": lambda text: "[]",
+    "nested without end": lambda text: "[" * 100_000,
+    "another step": rewritten(step=3),
+    "a step in words": rewritten(step="five"),
+    "a step that is true": rewritten(step=True),
+    "no configuration": rewritten(config=None),
+    "no optimisers": rewritten(optimisers={}),
+    "optimisers of another kind": rewritten(optimisers={"student": 1}),
+    "a rate in words": other_group(lr="fast"),
+    "a rate without end": other_group(lr=float("inf")),
+    "parameters of another model": other_group(params=[0]),
+    "betas that are none": other_group(betas=[0.9]),
+}
+
+
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM.keys())
+def test_a_damaged_newest_head_falls_back_and_is_said(build, tmp_path, harm) -> None:
+    unbroken, head = whole_run(build, tmp_path / "a")
+    head.write_text(harm(head.read_text()))
+    with pytest.warns(UserWarning, match="going on from step-"):
+        resumed, _ = train(*build(), arm(tmp_path / "a"), quiet)
+    assert_same(unbroken, resumed)
+
+
+def test_a_head_that_is_not_text_falls_back(build, tmp_path) -> None:
+    unbroken, head = whole_run(build, tmp_path / "a")
+    head.write_bytes(b"\xff\xfe\x00{")
+    with pytest.warns(UserWarning, match="going on from"):
+        assert_same(unbroken, train(*build(), arm(tmp_path / "a"), quiet)[0])
+
+
+def test_all_heads_damaged_is_one_clear_line(build, tmp_path) -> None:
+    whole_run(build, tmp_path / "a")
+    for path in checkpoints(tmp_path / "a" / "checkpoints"):
+        (path / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"no checkpoint under .* is whole") as caught:
+        train(*build(), arm(tmp_path / "a"), quiet)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"version": "0.0.1"}, "understudy 0.0.1, now it is"),
+        ({"threads": 7}, "7 torch threads, now it is 1"),
+        ({"torch": "1.0"}, "torch 1.0, now it is"),
+    ],
+)
+def test_what_may_cost_the_same_bits_is_said(build, tmp_path, changes, said) -> None:
+    unbroken, head = whole_run(build, tmp_path / "a")
+    head.write_text(rewritten(**changes)(head.read_text()))
+    with pytest.warns(UserWarning, match=said):
+        assert_same(unbroken, train(*build(), arm(tmp_path / "a"), quiet)[0])
+
+
+def test_the_head_of_an_earlier_version_is_taken_and_said(build, tmp_path) -> None:
+    unbroken, path = whole_run(build, tmp_path / "a")
+    head = json.loads(path.read_text())
+    del head["version"]
+    path.write_text(json.dumps({**head, "config": "hashed in another way"}))
+    with pytest.warns(UserWarning, match="an earlier understudy"):
+        assert_same(unbroken, train(*build(), arm(tmp_path / "a"), quiet)[0])
+
+
+def test_an_older_torch_with_fewer_settings_is_no_damage(build, tmp_path) -> None:
+    unbroken, path = whole_run(build, tmp_path / "a")
+    head = json.loads(path.read_text())
+    for groups in head["optimisers"].values():
+        del groups[0]["fused"]
+    path.write_text(json.dumps({**head, "torch": "2.0"}))
+    with pytest.warns(UserWarning, match="torch 2.0"):
+        assert_same(unbroken, train(*build(), arm(tmp_path / "a"), quiet)[0])
+
+
+def test_checkpoints_are_ordered_by_their_steps_not_by_their_names(tmp_path) -> None:
+    for name in ("step-999999", "step-1000000", "step-x", "step-000020"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").touch()
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-000020", "step-999999", "step-1000000"]
+
+
+def test_the_new_name_reaches_the_disk_before_an_older_checkpoint_goes(build, tmp_path, monkeypatch) -> None:
+    objective, start = build()
+    state = objective.initial_state(start)
+    done: list[str] = []
+    sync, rmtree = files.sync, shutil.rmtree
+
+    def remember(path: Path) -> None:
+        if path == tmp_path:
+            done.append(f"sync {max(found.name for found in checkpoints(tmp_path))}")
+        sync(path)
+
+    def remove(path: Path, **options: bool) -> None:
+        if path.is_dir():
+            done.append(f"remove {path.name}")
+        rmtree(path, **options)
+
+    monkeypatch.setattr("understudy.training.checkpoint.sync", remember)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    for step in (1, 2, 3):
+        state.step = step
+        save_checkpoint(state, tmp_path, "a")
+    assert done[-2:] == ["sync step-000003", "remove step-000001"]
+
+
+TORN = ['{"arm": "afd", "st', "\x00\x00", "[1, 2]", '{"arm": "afd", "phase": "update"}', "{" * 50_000, "\u2028"]
+
+
+@pytest.mark.parametrize("torn", TORN)
+def test_what_is_no_record_is_left_out_and_swallows_nothing(tmp_path, torn) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(torn)
+    record(path, {"arm": "afd", "step": 0, "phase": "update"})
+    record(path, {"arm": "afd", "step": 1, "phase": "update"})
+    record(path, {"event": "note", "text": "a"})
+    trim(path, "afd", 1)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows == [{"arm": "afd", "step": 0, "phase": "update"}, {"event": "note", "text": "a"}]

@@ -22,11 +22,14 @@ from understudy.files import ensure_folder, write_json_atomic
 from understudy.objectives.gauges import name_regime
 from understudy.pretraining.stages import Stage, distil
 from understudy.run.arm import save_arm, train_arm
+from understudy.run.checks import check
 from understudy.run.clips import even_step, training_clips
 from understudy.run.log import RunLog
 from understudy.run.measure import evaluator
 from understudy.run.process import prepare_process
 from understudy.run.start import load_start
+from understudy.run_lock import Busy, holding
+from understudy.stopping import terminable
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.generate import draw_clips
 from understudy.students.lora import merged
@@ -46,9 +49,12 @@ def work(cell: Cell) -> None:
     ):
         try:
             prepare_process(max(1, cell.config.threads))
-            result = do(cell)
+            with holding(cell.folder), terminable():
+                result = do(cell)
         except (Interrupted, KeyboardInterrupt):
             sys.exit(130)
+        except Busy as error:  # not the cell's own end: it is tried again
+            sys.exit(str(error))
         except UnderstudyError as error:
             result = {"error": " ".join(str(error).split())}
         except Exception as error:  # a row with its reason, not the end of the grid
@@ -62,6 +68,8 @@ def do(cell: Cell) -> dict[str, Any]:
     """Train and measure ``cell``; return its result as a JSON value."""
     config, began = cell.config, time.perf_counter()
     bundle = load_start(config)
+    for line in check(config, bundle) if cell.spec.train else ():
+        print(line)
     pairs = training_clips(config, bundle.form)
     data = teacher_clips(pairs, bundle.form, bundle.codec, even_step(config, bundle.form))
     prepared = time.perf_counter()

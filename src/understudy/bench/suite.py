@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -11,7 +11,7 @@ from understudy.errors import ConfigError
 from understudy.files import sha256_hex
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe, read_yaml
-from understudy.recipes.section import Section
+from understudy.recipes.section import Section, check_name
 from understudy.recipes.shipped import locate
 from understudy.run.folder import config_hash
 from understudy.students.bundle import bundle_folder
@@ -22,11 +22,11 @@ _SEED: Final = "{seed}"
 class DistilConfig(Section):
     """Few-step distillation of what a row has trained, on the clips it was trained on."""
 
-    steps: int = Field(400, ge=1)
+    steps: int = Field(400, ge=1, le=10_000_000)
     """Updates."""
-    lr: float = Field(8e-4, gt=0)
+    lr: float = Field(8e-4, gt=0, le=10)
     """AdamW learning rate."""
-    ode_steps: int = Field(12, ge=1)
+    ode_steps: int = Field(12, ge=1, le=10_000)
     """Steps of the probability-flow ODE whose end points are learnt."""
     levels: tuple[float, ...] = (1.0, 0.5)
     """Noise levels of the new sampler."""
@@ -58,11 +58,11 @@ class RowConfig(Section):
 class LongConfig(Section):
     """Long rollouts: drift with place in the clip."""
 
-    times: int = Field(10, ge=2)
+    times: int = Field(10, ge=2, le=10_000)
     """Length in training lengths."""
-    prompts: int = Field(8, ge=1)
+    prompts: int = Field(8, ge=1, le=100_000)
     """Held-out prompts."""
-    rollouts: int = Field(2, ge=1)
+    rollouts: int = Field(2, ge=1, le=10_000)
     """Clips per prompt."""
     windows: dict[str, tuple[int, int]] = Field(default_factory=lambda: {"window 8": (8, 0)})
     """Attention windows and sinks in latent frames, by name."""
@@ -78,7 +78,7 @@ class SuiteConfig(Section):
     """What it asks, for the head of the results."""
     out: Path
     """Folder of the results and of all cells."""
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**62)], ...] = Field(min_length=1, max_length=10_000)
     """Seeds of training."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Fields of every row's recipe, by dotted key."""
@@ -138,6 +138,10 @@ def load_suite(path: Path) -> SuiteConfig:
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"suite {path}: {where}: {' '.join(str(first['msg']).split())}") from None
     for name in (*suite.rows, *suite.settings):
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ConfigError(f"suite {path}: {error}") from None
         if "," in name:
             raise ConfigError(
                 f"suite {path}: the name {name!r} has a comma, which --rows and --settings split at: say it without"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from understudy.codecs.base import CodecModule
 from understudy.errors import ClipError
+from understudy.spec_fields import check_fields
 
 _STRIDE = 8
 
@@ -24,6 +25,9 @@ class SmallCodecSpec:
     channels: int = 16
     width: int = 32
     frames_per_latent: int = 2
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 class SmallCodec(CodecModule):

@@ -10,8 +10,9 @@ Layout::
 import json
 import os
 import re
+import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -24,6 +25,7 @@ from understudy.errors import ClipError, StoreError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
 from understudy.ingest.guard import GuardPool, read_clip
 from understudy.prompts import normalise
+from understudy.reading import Unreadable, open_regular
 from understudy.tables import read_json
 
 try:
@@ -341,24 +343,29 @@ class ClipStore:
         return problems
 
     def pack(self) -> list[Path]:
-        """Remove the files that no record names, left by writers that were killed; return them."""
+        """Remove the files that no record names, left by writers that were killed; return them.
+
+        Links are not followed, and nothing outside the store is touched; the lock made for this goes as well.
+        """
         with self._locked():
             self._repair()
             self.refresh()
             self._drop_temporary_files()
             named = {self.clip_path(record) for record in self if record.clip is not None}
-            orphans = [p for p in sorted((self.path / "clips").glob("*/*.mp4")) if p.is_file() and p not in named]
-            for path in orphans:
-                path.unlink()
-        return orphans
+            removed = _removed(self.path / "clips", lambda path: path.suffix == ".mp4" and path not in named)
+            with suppress(OSError):
+                os.unlink(self.path / ".lock")
+        return removed
 
     @contextmanager
     def _reading(self) -> Iterator[BinaryIO]:
         """Open the ledger to read."""
         try:
-            file = open(self._ledger, "rb")  # noqa: SIM115
-        except OSError as error:
-            raise StoreError(f"cannot read {self._ledger}: {_reason(error)}") from None
+            file = open_regular(self._ledger)
+        except FileNotFoundError:
+            raise StoreError(f"cannot read {self._ledger}: no such file or directory") from None
+        except Unreadable as error:
+            raise StoreError(f"cannot read {self._ledger}: {error}") from None
         with file:
             yield file
 
@@ -413,8 +420,7 @@ class ClipStore:
 
     def _drop_temporary_files(self) -> None:
         """Remove half-written clips; needs the lock, under which every one belongs to a dead writer."""
-        for path in (self.path / "clips").glob(f"*/{TEMPORARY_PREFIX}*"):
-            path.unlink(missing_ok=True)
+        _removed(self.path / "clips", lambda path: path.name.startswith(TEMPORARY_PREFIX))
 
     def _locked(self) -> AbstractContextManager[None]:
         """Keep every other writer out, in this process and in others."""
@@ -425,8 +431,19 @@ class ClipStore:
 def _exclusive(folder: Path) -> Iterator[None]:
     """Hold the lock of the store in ``folder``."""
     with _THREADS:
+        descriptor = _lock(folder)
         try:
-            descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            yield
+        finally:
+            os.close(descriptor)  # which lets the lock go
+
+
+def _lock(folder: Path) -> int:
+    """Return a descriptor that holds the lock of a store; `pack` may take its file away while others wait for it."""
+    path = folder / ".lock"
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             raise StoreError(f"cannot write in clip store {folder}: {_reason(error)}") from None
         try:
@@ -434,9 +451,43 @@ def _exclusive(folder: Path) -> Iterator[None]:
                 # A file system without locks leaves it to the user to run one writer at a time.
                 with suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)  # which lets the lock go
+            there, own = os.stat(path), os.fstat(descriptor)
+            if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _removed(folder: Path, unwanted: Callable[[Path], bool]) -> list[Path]:
+    """Remove the unwanted regular files one level below ``folder`` and return them; no link is followed on the way."""
+    found: list[Path] = []
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        top = os.open(folder, flags)
+    except OSError:  # a link, or nothing there
+        return found
+    try:
+        for shard in sorted(os.listdir(top)):
+            try:
+                inner = os.open(shard, flags, dir_fd=top)
+            except OSError:
+                continue
+            try:
+                for name in sorted(os.listdir(inner)):
+                    path = folder / shard / name
+                    regular = stat.S_ISREG(os.stat(name, dir_fd=inner, follow_symlinks=False).st_mode)
+                    if regular and unwanted(path):
+                        os.unlink(name, dir_fd=inner)
+                        found.append(path)
+            finally:
+                os.close(inner)
+    finally:
+        os.close(top)
+    return found
 
 
 def _packed(key: str) -> bytes:
@@ -452,7 +503,7 @@ def _parse(line: bytes) -> ClipRecord | None:
     try:
         values = {"provenance": {}, **read_json(line)}  # which earlier versions did not write
         record = ClipRecord(**{field.name: values[field.name] for field in fields(ClipRecord)})
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     texts = (record.key, record.status, record.prompt, record.teacher, record.time, record.terms)
     objects = (record.asked, record.received, record.provenance)

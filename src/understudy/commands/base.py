@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from tyro.conf import Positional, arg
 
 from understudy.errors import ConfigError, UnderstudyError
+from understudy.shown import shown
 
 if TYPE_CHECKING:
     from understudy.recipes.config import RunConfig
@@ -64,7 +65,7 @@ class RecipeVerb(Verb):
         from understudy.run.describe import describe
 
         for line in describe(config):
-            print(line)
+            say(line)
         try:
             missing, wanted = missing_clips(config)
             print(f"missing clips: {missing} of {wanted}")
@@ -74,6 +75,12 @@ class RecipeVerb(Verb):
             print("missing clips: unknown until the teacher and the prompts are ready")
         print(f"dry run: nothing was written; without --dry-run this would {self.would}")
         return 0
+
+
+def say(text: object) -> None:
+    """Print ``text`` line by line; what came from outside in it cannot steer the terminal."""
+    for line in str(text).split("\n"):
+        print(shown(line), flush=True)
 
 
 def check_run_folder(run: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from understudy.commands.base import UsageError, Verb
+from understudy.commands.base import UsageError, Verb, say
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Bench(Verb):
         from understudy.bench.estimate import calibrate, lines, seconds, wall
         from understudy.bench.grid import Grid
         from understudy.bench.suite import cells, load_suite
-        from understudy.files import ensure_folder
+        from understudy.run_lock import holding
 
         suite = load_suite(self.suite)
         if self.out is not None:
@@ -59,18 +59,16 @@ class Bench(Verb):
         missing = [cell for cell in found if not grid.done(cell)]
         unit = calibrate(found[0].config)
         minutes = wall(missing, unit, self.workers) / 60
-        print(
-            f"{suite.name}: {len(found)} cells, {len(missing)} to do, about {minutes:.0f} min on {self.workers} cores"
-        )
+        say(f"{suite.name}: {len(found)} cells, {len(missing)} to do, about {minutes:.0f} min on {self.workers} cores")
         for line in left_out:
-            print(f"left out: {line}")
+            say(f"left out: {line}")
         if self.dry_run:
             for line in lines(missing, unit):
-                print(f"  {line}")
-            print("dry run: nothing was written")
+                say(f"  {line}")
+            say("dry run: nothing was written")
             return 0
-        ensure_folder(suite.out)
-        print(grid.run(self.workers, lambda text: print(text, flush=True), lambda cell: seconds(cell, unit)))
+        with holding(suite.out):
+            say(grid.run(self.workers, say, lambda cell: seconds(cell, unit)))
         return 0
 
     def _command(self) -> str:

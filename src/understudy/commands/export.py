@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from understudy.commands.base import Verb
+from understudy.commands.base import Verb, say
 
 
 @dataclass(frozen=True)
@@ -40,5 +40,5 @@ class Export(Verb):
         """Write it, and say what was written."""
         from understudy.students.checkpoints.export import export
 
-        print(f"{self.out}: {export(self.source, self.to, self.out, self.weights, self.heads, self.adapter)}")
+        say(f"{self.out}: {export(self.source, self.to, self.out, self.weights, self.heads, self.adapter)}")
         return 0

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from understudy.commands.base import UsageError, Verb
+from understudy.commands.base import UsageError, Verb, say
+from understudy.shown import shown
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Generate(Verb):
             say=_say,
         )
         for path in paths:
-            print(path)
+            say(path)
         return 0
 
     def _stream(self, prompts: Sequence[str], switches: Sequence[tuple[float, str]]) -> int:
@@ -120,7 +121,7 @@ class Generate(Verb):
 
 
 def _say(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr, flush=True)
+    print(f"note: {shown(line)}", file=sys.stderr, flush=True)
 
 
 def _switch(text: str) -> tuple[float, str]:

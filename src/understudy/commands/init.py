@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 from tyro.conf import Positional, arg
 
-from understudy.commands.base import UsageError, Verb
+from understudy.commands.base import UsageError, Verb, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,8 +62,8 @@ class Init(Verb):
         from understudy.scaffold import scaffold
 
         for line in scaffold(self.folder, self._answers()):
-            print(line)
-        print(f"written: {self.folder / 'recipe.yaml'}; these steps: {self.folder / 'STEPS.md'}")
+            say(line)
+        say(f"written: {self.folder / 'recipe.yaml'}; these steps: {self.folder / 'STEPS.md'}")
         return 0
 
     def _answers(self) -> "Answers":

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from understudy.commands.base import Verb
+from understudy.commands.base import Verb, say
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Doctor(Verb):
 
         findings = diagnose(self.target)
         for finding in findings:
-            print(finding)
+            say(finding)
         return 1 if any(finding.ok is False for finding in findings) else 0
 
 
@@ -44,16 +44,16 @@ class Config(Verb):
         """Print the list."""
         from understudy.recipes.tree import config_fields
 
-        print("Every field of a recipe. In YAML: keys below keys; on the command line: --train.steps 10")
+        say("Every field of a recipe. In YAML: keys below keys; on the command line: --train.steps 10")
         section = ""
         for field in config_fields():
             if field.section != section:
                 section = field.section
-                print(f"\n{section}")
+                say(f"\n{section}")
             kind = f"[kind {field.kind}] " if field.kind else ""
             default = f" (default {field.default})" if field.default not in ("", "required") else ""
             required = " (required)" if field.default == "required" else ""
-            print(f"  {field.key}: {kind}{field.type}{default}{required}")
+            say(f"  {field.key}: {kind}{field.type}{default}{required}")
             if field.help:
-                print(f"      {field.help}")
+                say(f"      {field.help}")
         return 0

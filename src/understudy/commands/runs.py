@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from understudy.commands.base import RecipeVerb, Verb, check_run_folder
+from understudy.commands.base import RecipeVerb, Verb, check_run_folder, say
 from understudy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,29 +61,29 @@ class Collect(RecipeVerb):
             config = config.model_copy(update={"clips": clips})
         if config.teacher.outside:
             teacher = build_teacher(config)
-            print(f"terms of {teacher.name}: {teacher.terms}")
+            say(f"terms of {teacher.name}: {teacher.terms}")
         for line in intake_notes(config):
-            print(f"note: {line}")
+            say(f"note: {line}")
         first = self._furthest(config)
         for line in forewarning(config):
-            print(f"warning: {line}")
+            say(f"warning: {line}")
         report = collect(config, None, self._approve, self.held_out, self.retry_unsure, first, self.keep_refusals)
-        print(
+        say(
             f"{report.settled} of {report.total} clips settled in {config.clips.store}: {report.done} collected, "
             f"{report.skipped} there already, {report.rejected} refused by the teacher"
         )
         if report.rejected:
-            print(f"`understudy store requeue {config.clips.store}` takes refusals back")
+            say(f"`understudy store requeue {config.clips.store}` takes refusals back")
         if report.unusable:
-            print(f"skipped {report.unusable} of {report.total} files that cannot be read:")
+            say(f"skipped {report.unusable} of {report.total} files that cannot be read:")
         for note in report.notes:
-            print(f"  {note}")
+            say(f"  {note}")
         for remark in remarks(config, self.held_out):
-            print(f"{remark.what}: {remark.text}")
+            say(f"{remark.what}: {remark.text}")
         if report.currency:
-            print(f"spent in this store: {report.spent:.2f} {report.currency}")
+            say(f"spent in this store: {report.spent:.2f} {report.currency}")
         if report.unfunded:
-            print(f"the budget is used up: {report.unfunded} clips were not asked for")
+            say(f"the budget is used up: {report.unfunded} clips were not asked for")
         return 0
 
     def _furthest(self, config: "RunConfig") -> list[str]:
@@ -97,12 +97,12 @@ class Collect(RecipeVerb):
         from understudy.run.active import ranked_prompts
 
         ranked = ranked_prompts(config, self.active)
-        print(f"{len(ranked)} prompts ranked; furthest from the teacher: {'; '.join(ranked[:3])}")
+        say(f"{len(ranked)} prompts ranked; furthest from the teacher: {'; '.join(ranked[:3])}")
         return ranked
 
     def _approve(self, estimate: object) -> None:
         """Show what it may cost and let the user decide."""
-        print(estimate)
+        say(estimate)
         if self.yes:
             return
         if not sys.stdin.isatty():
@@ -127,7 +127,7 @@ class Train(RecipeVerb):
         from understudy.run.main import run
 
         folder = run(config)
-        print(f"done: {folder}; look at {folder / 'report.html'}, or: understudy generate {folder} PROMPT")
+        say(f"done: {folder}; look at {folder / 'report.html'}, or: understudy generate {folder} PROMPT")
         return 0
 
 
@@ -146,7 +146,7 @@ class Evaluate(Verb):
         from understudy.run.main import evaluate
 
         evaluate(self.run)
-        print(f"{self.run / 'summary.json'} is new; `understudy report {self.run}` puts it into the report")
+        say(f"{self.run / 'summary.json'} is new; `understudy report {self.run}` puts it into the report")
         return 0
 
 
@@ -163,6 +163,8 @@ class Report(Verb):
         """Write it again."""
         check_run_folder(self.run)
         from understudy.evaluation.report import write_report
+        from understudy.run_lock import holding
 
-        print(write_report(self.run))
+        with holding(self.run, make=False):
+            say(write_report(self.run))
         return 0

@@ -3,7 +3,6 @@
 import secrets
 import signal
 import socket
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,15 +60,17 @@ class Serve(Verb):
             import fastapi  # noqa: F401
             import python_multipart  # noqa: F401
             import uvicorn
+            from uvicorn.protocols.http.auto import AutoHTTPProtocol
+            from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
         except ImportError as error:
             raise UsageError(f"{error.name} is missing; install it with: pip install 'understudy[serve]'") from None
         denied = self._denied()
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         import torch
 
         from understudy.serving.access import Access
         from understudy.serving.app import build_app
         from understudy.serving.catalogue import Catalogue
+        from understudy.serving.doors import DoorLimits, Doors, guarded_http, guarded_websocket
         from understudy.serving.scheduler import Limits, Scheduler
 
         if self.threads:
@@ -81,17 +82,21 @@ class Serve(Verb):
         scheduler = Scheduler(limits)
         app = build_app(Catalogue(self._bundles(), limits, denied), scheduler, access)
 
+        doors = Doors(DoorLimits(burst=_room(limits.connections)))
+
         class Server(uvicorn.Server):
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
                 await app.state.farewell()  # before the sockets are closed
+                doors.close()
                 await super().shutdown(sockets)
 
         most = max(limits.message_bytes, limits.given_bytes)
         config = uvicorn.Config(
             app,
+            http=guarded_http(AutoHTTPProtocol, doors),
+            ws=guarded_websocket(AutoWebSocketsProtocol, doors),
             log_level="warning",
             ws_max_size=most,
-            limit_concurrency=2 * limits.connections,
             timeout_graceful_shutdown=3,
         )
         server = Server(config)
@@ -124,12 +129,29 @@ class Serve(Verb):
     def _denied(self) -> list[str]:
         if self.deny is None:
             return []
+        from understudy.tables import read_text
+
         try:
-            return self.deny.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            return read_text(self.deny, "--deny", 1 << 20).splitlines()
+        except ConfigError as error:
             raise UsageError(
                 f"--deny {self.deny} cannot be read ({error}); give a text file, one phrase a line"
             ) from None
+
+
+def _room(streams: int) -> int:
+    """Return how many unfinished requests fit beside ``streams`` WebSockets into the files this process may open."""
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    return max(64, min(2048, (8192 if soft == resource.RLIM_INFINITY else soft) // 2 - streams))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from understudy.commands.base import Verb
+from understudy.commands.base import Verb, say
 from understudy.errors import ConfigError
+from understudy.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,8 @@ class StoreList(Verb):
         for record in ClipStore(self.store).records():
             got = record.received
             form = f"{got.get('frames')}x{got.get('width')}x{got.get('height')}@{got.get('fps')}" if got else "-"
-            print(f"{record.key[:12]} {record.status:8} {form:18} {record.teacher} {record.seed} {record.prompt}")
+            line = f"{record.key[:12]} {record.status:8} {form:18} {record.teacher} {record.seed} {record.prompt}"
+            say(shown(line))
         return 0
 
 
@@ -61,7 +63,7 @@ class StoreShow(Verb):
                 f"no record of {self.store} begins with {self.begins!r}; `understudy store list` lists all"
             )
         for record in found:
-            print(json.dumps(asdict(record), indent=2, ensure_ascii=False))
+            say(json.dumps(asdict(record), indent=2, ensure_ascii=False))
         return 0
 
 
@@ -92,18 +94,18 @@ class StoreVerify(Verb):
         store = ClipStore(self.store)
         problems = store.verify(self.workers, self.decode == "all", self.hashes == "all")
         for problem in problems:
-            print(problem)
+            say(problem)
         done = [record for record in store.records() if record.clip is not None]
         repeated = duplicates(done)
         if repeated:
             first = repeated[0][0].prompt
-            print(
+            say(
                 f"note: {len(repeated)} clips are on record more than once, one for {first!r}; export can leave them out"
             )
         marked = [r for r in done if r.received.get("bars") or r.received.get("watermark")]
         if marked:
-            print(f"note: {len(marked)} clips have black bars or a suspected watermark, one for {marked[0].prompt!r}")
-        print(f"{len(problems)} problems in {len(done)} clips and {len(store) - len(done)} rejections")
+            say(f"note: {len(marked)} clips have black bars or a suspected watermark, one for {marked[0].prompt!r}")
+        say(f"{len(problems)} problems in {len(done)} clips and {len(store) - len(done)} rejections")
         return 1 if problems else 0
 
 
@@ -122,8 +124,8 @@ class StorePack(Verb):
         ClipStore(self.store)  # which must be there
         removed = ClipStore(self.store, create=True).pack()
         for path in removed:
-            print(f"removed {path}")
-        print(f"{len(removed)} files removed")
+            say(f"removed {path}")
+        say(f"{len(removed)} files removed")
         return 0
 
 
@@ -158,10 +160,10 @@ class StoreRequeue(Verb):
             and self.prompt.casefold() in record.prompt.casefold()
         ]
         for record in chosen:
-            print(f"{record.key[:12]} {record.prompt}: {record.reason}")
+            say(shown(f"{record.key[:12]} {record.prompt}: {record.reason}"))
         if not self.dry_run:
             store.requeue(record.key for record in chosen)
-        print(f"{len(chosen)} refusals {'would be ' if self.dry_run else ''}taken back")
+        say(f"{len(chosen)} refusals {'would be ' if self.dry_run else ''}taken back")
         return 0
 
 
@@ -186,8 +188,8 @@ class StoreImport(Verb):
 
         report = import_clips(ClipStore(self.store, create=True), self._clips())
         for line in report.refused:
-            print(f"refused: {line}")
-        print(f"{report.added} clips imported, {report.known} there already, {len(report.refused)} refused")
+            say(f"refused: {line}")
+        say(f"{report.added} clips imported, {report.known} there already, {len(report.refused)} refused")
         return 1 if report.refused else 0
 
     def _clips(self) -> "Iterator[Incoming]":
@@ -242,5 +244,5 @@ class StoreExport(Verb):
         from understudy.collection.store import ClipStore
 
         for path in export_store(ClipStore(self.store), self.out, self.format, self.unique):
-            print(path)
+            say(path)
         return 0

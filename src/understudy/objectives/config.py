@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from understudy.discriminators.config import JudgeConfig
-from understudy.recipes.section import Section
+from understudy.recipes.section import Section, far
 
 Hint = tuple[bool | None, str, str]
 """(False: will not work, None: allowed but rarely meant; the key; what about it)."""
@@ -26,7 +26,7 @@ class ObjectiveSection(Section):
     """Base of all objectives' sections: what a recipe's readers ask of one without knowing its kind."""
 
     kind: str
-    group: int = Field(8, ge=1)
+    group: int = Field(8, ge=1, le=far(4096))
     """Clips per prompt of the batch."""
 
     own_rollouts: ClassVar[bool] = False
@@ -59,6 +59,10 @@ class ObjectiveSection(Section):
         """Return what the warm-up costs in all, for batches of ``batch`` clips."""
         return Passes()
 
+    def idle(self, prompts: int) -> str:
+        """Say why an update on ``prompts`` prompts would train nothing; empty where it trains something."""
+        return ""
+
     def hints(self, judge: JudgeConfig) -> Iterator[Hint]:
         """Yield what is wrong with its settings, or allowed but rarely meant."""
         yield from ()
@@ -67,13 +71,13 @@ class ObjectiveSection(Section):
 class OnPolicyConfig(ObjectiveSection):
     """What all objectives on the student's own rollouts have in common."""
 
-    group: int = Field(8, ge=1)
+    group: int = Field(8, ge=1, le=far(4096))
     """Rollouts K per prompt."""
-    prior: float = Field(0.15, ge=0)
+    prior: float = Field(0.15, ge=0, le=far(1e6))
     """Weight lambda of the pull towards the prior policy."""
     prior_policy: Literal["slow", "start"] = "slow"
     """slow: a slow average of the run's own average; start: the frozen start student (the paper)."""
-    shared_blocks: int = Field(1, ge=0)
+    shared_blocks: int = Field(1, ge=0, le=far(100_000))
     """First blocks whose noise a group shares; they are left out of the loss."""
     shared_share: float = Field(1.0, ge=0, le=1)
     """Share of the updates whose groups share their first blocks; in the others every block is drawn and trained."""
@@ -117,6 +121,15 @@ class ScoredConfig(OnPolicyConfig):
     def judged(self) -> bool:
         """Whether a discriminator takes part."""
         return self.reward == "discriminator"
+
+    def idle(self, prompts: int) -> str:
+        """Say why an update on ``prompts`` prompts would train nothing: scores count beside others alone."""
+        if self.group > 1 or prompts > 1:
+            return ""
+        return (
+            "1 rollout of 1 prompt an update has nothing to be compared with, so every advantage is 0 and nothing is "
+            "trained; give 2 or more, or more train.prompts"
+        )
 
 
 def _drawn(judge: JudgeConfig) -> float:

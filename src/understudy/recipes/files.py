@@ -26,6 +26,8 @@ from understudy.tables import read_text
 _BASE: Final = "base"
 _COMMAND_LINE: Final = "command line"
 _MAX_PROBLEMS: Final = 5
+_MAX_BASES: Final = 32
+_MAX_BYTES: Final = 256 << 10  # forty times `understudy config`; a parser in Python takes seconds for more
 _MAX_NODES: Final = 100_000  # far beyond any recipe; stops aliases of aliases before they fill the memory
 
 Origins = dict[Keys, str]
@@ -72,7 +74,7 @@ def read_yaml(path: Path, what: str) -> Any:
     Raises:
         ConfigError: it is missing, or no YAML.
     """
-    return _parse(read_text(path, what), f"{what} {path}", str(path))[0]
+    return _parse(read_text(path, what, _MAX_BYTES), f"{what} {path}", str(path))[0]
 
 
 def dump(config: RunConfig) -> str:
@@ -131,7 +133,9 @@ def _read(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], Origins]
     if path.resolve() in [known.resolve() for known in chain]:
         circle = " -> ".join(str(known) for known in (*chain, path))
         raise ConfigError(f"recipe {chain[0]}: the chain of bases runs in a circle ({circle}); remove one of them")
-    data, origins = _parse(read_text(path, "recipe"), f"recipe {path}", str(path))
+    if len(chain) > _MAX_BASES:
+        raise ConfigError(f"recipe {chain[0]}: more than {_MAX_BASES} bases follow one another; put some into one file")
+    data, origins = _parse(read_text(path, "recipe", _MAX_BYTES), f"recipe {path}", str(path))
     if data is None:
         raise ConfigError(f"recipe {path} is empty; write at least one key, like `name: my-run`")
     if not isinstance(data, dict):
@@ -282,6 +286,8 @@ def _problem(error: Any, origins: Origins, path: str | Path) -> str:
     keys, spot, section = _locate(error["loc"])
     kind, value = error["type"], error["input"]
     key, where = ".".join(keys), _where(keys, origins, path)
+    if kind == "json_invalid":
+        return f"{path}: a text in it is none that UTF-8 has; write plain characters"
     if kind == "extra_forbidden":
         return f"{where}: unknown key {key} (value {show(value)}){_unknown_hint(keys, section)}"
     if kind == "missing" and spot is not None:
@@ -301,7 +307,8 @@ def _problem(error: Any, origins: Origins, path: str | Path) -> str:
         said = "" if isinstance(value, Mapping) else f" is {show(value)}"
         return f"{where}: {key}{said}{'; ' if said else ': ' if key else ''}{reason}"
     choices = [name for option in spot.options if get_origin(option) is Literal for name in get_args(option)]
-    return f"{where}: {key} is {show(value)}; expected {type_text(spot)}{_did_you_mean(value, choices)}"
+    bound = kind.startswith(("less_than", "greater_than"))
+    return f"{where}: {key} is {show(value)}; expected {type_text(spot, bound)}{_did_you_mean(value, choices)}"
 
 
 def _locate(loc: Sequence[int | str]) -> tuple[Keys, Spot | None, type[BaseModel] | None]:

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from understudy.errors import ConfigError
 from understudy.recipes.config import RunConfig
+from understudy.recipes.section import is_far
 
 KIND: Final = "kind"
 """The key that says which kind of section stands somewhere."""
@@ -172,8 +173,8 @@ _WORDS: Final[dict[Any, str]] = {
 }
 
 
-def type_text(spot: Spot) -> str:
-    """Say in words what ``spot`` takes."""
+def type_text(spot: Spot, all_bounds: bool = False) -> str:
+    """Say in words what ``spot`` takes; bounds that only catch slips are left out unless all are wanted."""
     sections = spot.sections
     if len(sections) > 1:
         text = f"section of kind {' or '.join(sections)}"
@@ -183,10 +184,10 @@ def type_text(spot: Spot) -> str:
         text = " or ".join(_option_text(option) for option in spot.options)
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     limits = [
-        f"{sign} {getattr(bound, name):g}"
+        f"{sign} {value:g}"
         for bound in spot.bounds
         for name, sign in signs.items()
-        if getattr(bound, name, None) is not None
+        if (value := getattr(bound, name, None)) is not None and (all_bounds or not is_far(value))
     ]
     text += f" {' and '.join(limits)}" if limits else ""
     return f"{text}, or null" if spot.optional else text

@@ -12,7 +12,7 @@ from understudy.collection.damage import damaged, limited
 from understudy.collection.exchange import unique
 from understudy.collection.ledger import Budget
 from understudy.collection.store import ClipRecord, ClipStore
-from understudy.errors import ClipError, ConfigError
+from understudy.errors import ClipError, ConfigError, StoreError
 from understudy.ingest.survey import (
     Remark,
     common_step,
@@ -74,7 +74,7 @@ def collect(
     if first:
         place = {prompt: number for number, prompt in enumerate(first)}
         jobs.sort(key=lambda job: place.get(job.prompt, -1))  # stable: first takes before second ones
-    store = ClipStore(held_out_store(config) if held_out else config.clips.store, create=True)
+    store = open_store(held_out_store(config) if held_out else config.clips.store)
     report = _ask(
         config,
         teacher,
@@ -201,6 +201,16 @@ def _named(record: ClipRecord) -> str:
     return str(record.provenance.get("file") or repr(record.prompt))
 
 
+def open_store(path: Path) -> ClipStore:
+    """Return the store to collect into, made when missing; one that cannot be written may still have every clip."""
+    try:
+        return ClipStore(path, create=True)
+    except StoreError:
+        if not (path / "records.jsonl").is_file():
+            raise
+        return ClipStore(path)
+
+
 def held_out_store(config: RunConfig) -> Path:
     """Return where the teacher's clips for evaluation are kept, apart from those that are trained on."""
     return config.clips.store.parent / f"{config.clips.store.name}-held-out"
@@ -234,7 +244,7 @@ def collected(
     The clips are as they are, or in ``form``. What cannot be read, or is of no use to a student that draws ``form``, is
     left out; ``say`` is told how many and which. A file that came for two jobs of a prompt is one clip.
     """
-    teacher, store = build_teacher(config), ClipStore(store_path, create=True)
+    teacher, store = build_teacher(config), open_store(store_path)
     jobs, notes = wanted_jobs(teacher, prompts, per_prompt, config.clips.seed)
     needed = form or start_form(config)
     report = _ask(config, teacher, jobs, store, needed)

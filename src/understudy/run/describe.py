@@ -7,6 +7,7 @@ from understudy import flow
 from understudy.codecs.base import latent_frames
 from understudy.errors import CheckpointError, UnderstudyError
 from understudy.recipes.config import RunConfig
+from understudy.run.checks import check as check_run
 from understudy.run.clips import build_teacher
 from understudy.run.cost import cost_lines
 from understudy.run.folder import main_arm
@@ -24,6 +25,7 @@ def describe(config: RunConfig) -> list[str]:
         return _describe_public(config)
     refuse(config)
     bundle = load_start(config)
+    said = check_run(config, bundle)
     spec = bundle.student.spec
     training, held_out = training_prompts(config), held_out_prompts(config)
     parameters = sum(p.numel() for p in bundle.student.parameters())
@@ -41,6 +43,7 @@ def describe(config: RunConfig) -> list[str]:
         f"update: {batch} rollouts of {tokens} tokens, {config.train.steps} updates"
         + (f" after {warmup} of warm-up" if warmup else ""),
         f"arms: {', '.join([*config.compare, main_arm(config)])}",
+        *(f"note: {line}" for line in said),
         f"run folder: {config.out}",
         *(f"note: {line}" for line in notes(config, bundle)),
     ]

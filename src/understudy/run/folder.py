@@ -1,7 +1,5 @@
 """A run's folder: which run it holds, and its summary."""
 
-import hashlib
-import json
 import os
 import platform
 from pathlib import Path
@@ -14,6 +12,7 @@ from understudy.files import write_json_atomic, write_text_atomic
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import dump, load_recipe
 from understudy.run.clips import build_teacher
+from understudy.run.identity import config_hash
 from understudy.run.log import RunLog
 
 
@@ -26,12 +25,6 @@ def main_arm(config: RunConfig) -> str:
 def arm_folder(config: RunConfig, name: str) -> Path:
     """Return where the trained student of arm ``name`` is kept."""
     return config.out / "student" if name == main_arm(config) else config.out / "arms" / name
-
-
-def config_hash(config: RunConfig) -> str:
-    """Return a hash of what decides a run's results: everything but where it is written and on how many threads."""
-    values = config.model_dump(mode="json", exclude={"out", "threads", "device", "collection", "track"})
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def claim(config: RunConfig) -> None:

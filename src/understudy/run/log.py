@@ -1,10 +1,10 @@
 """What a run says and remembers while it goes: terminal lines, metrics.jsonl, finished evaluations, time per stage."""
 
-import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from understudy.errors import StoreError
 from understudy.files import write_json_atomic
 from understudy.objectives.gauges import ADVICE, name_regime
+from understudy.reading import Unreadable, json_rows, read_json
+from understudy.shown import shown
 from understudy.tracking.base import Tracking
 from understudy.training.loop import record
 from understudy.training.state import StepReport
@@ -35,12 +37,7 @@ class RunLog:
         self._path = out / "progress.json"
         self._console = Console(stderr=True)
         self.tracking = Tracking(out, {}, self.say)
-        try:
-            kept = json.loads(self._path.read_text(encoding="utf-8")) if self._path.is_file() else {}
-        except ValueError as error:
-            raise StoreError(
-                f"{self._path} is damaged ({error}): remove it, finished arms are measured again"
-            ) from error
+        kept = _kept(self._path)
         self.results: dict[str, Any] = kept.get("results", {})
         self.seconds: dict[str, float] = kept.get("seconds", {})
         self.notes: list[str] = kept.get("notes", [])
@@ -48,7 +45,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print one line for the user."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(shown(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Say something that belongs in the report too; once."""
@@ -87,20 +84,20 @@ class RunLog:
         """Show training steps: a bar on a terminal, an occasional line elsewhere."""
         if self._console.is_terminal and sys.stderr.isatty():
             columns = (
-                TextColumn(arm),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[said]}"),
+                TextColumn("{task.fields[said]}", markup=False),
             )
             with Progress(*columns, console=self._console) as bar:
-                task = bar.add_task(arm, total=None, said="")
+                task = bar.add_task(shown(arm), total=None, said="")
 
-                def shown(report: StepReport, total: int) -> None:
+                def update(report: StepReport, total: int) -> None:
                     bar.update(task, total=total, completed=report.step + 1, said=_line(report))
                     self.tracking.step(arm)
 
-                yield shown
+                yield update
             return
         last = 0.0
 
@@ -115,19 +112,47 @@ class RunLog:
 
     def rows(self, arm: str) -> list[dict[str, Any]]:
         """Return the recorded steps of an arm."""
-        if not self.metrics.is_file():
+        try:
+            rows, _ = json_rows(self.metrics)
+        except FileNotFoundError:
             return []
-        rows = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # a line torn by a kill
-                rows.append(json.loads(line))
-        return [row for row in rows if row.get("arm") == arm and "phase" in row]
+        except Unreadable as error:
+            raise StoreError(f"{self.metrics} cannot be read ({error}): move it away") from None
+        own = [row for row in rows if row.get("arm") == arm and isinstance(row.get("phase"), str) and "step" in row]
+        return [{k: v for k, v in row.items() if k in ("arm", "phase") or _number(v)} for row in own]
 
     def _save(self) -> None:
         write_json_atomic(
             self._path,
             {"results": self.results, "seconds": self.seconds, "notes": self.notes, "kept": self.kept},
         )
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Return what an earlier sitting left in progress.json."""
+    try:
+        kept: Any = read_json(path)
+    except FileNotFoundError:
+        return {}
+    except Unreadable as error:
+        raise StoreError(f"{path} is damaged ({error}): remove it, finished arms are measured again") from None
+    try:
+        whole = (
+            all(isinstance(one, dict) for one in kept.get("results", {}).values())
+            and all(_number(one) for one in kept.get("seconds", {}).values())
+            and all(isinstance(one, str) for one in kept.get("notes", []))
+            and isinstance(kept.get("notes", []), list)
+            and isinstance(kept.get("kept", {}), dict)
+        )
+    except (AttributeError, TypeError):  # of another form altogether
+        whole = False
+    if not whole:
+        raise StoreError(f"{path} is damaged (it is of another form): remove it, finished arms are measured again")
+    return dict(kept)
 
 
 def verdicts(rows: Sequence[dict[str, Any]], paired: bool = True) -> list[str]:

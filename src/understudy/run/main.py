@@ -13,8 +13,10 @@ from understudy.objectives.gauges import shortcut_warning
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.run.arm import save_arm, train_arm
+from understudy.run.checks import check
 from understudy.run.clips import even_step, remarks, training_clips
-from understudy.run.folder import arm_folder, check_claim, claim, config_hash, main_arm, summarise
+from understudy.run.folder import arm_folder, check_claim, claim, main_arm, summarise
+from understudy.run.identity import config_hash
 from understudy.run.log import RunLog, verdicts
 from understudy.run.measure import evaluator
 from understudy.run.preflight import refuse
@@ -22,6 +24,7 @@ from understudy.run.process import prepare_process
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import notes
 from understudy.run.start import check_settings, load_start
+from understudy.run_lock import while_holding
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.tracking.base import Tracker
@@ -30,6 +33,7 @@ from understudy.training.data import TeacherClips, teacher_clips
 from understudy.training.loop import Arm
 
 
+@while_holding(lambda config, watchers=None: config.out)
 def run(config: RunConfig, watchers: Mapping[str, Tracker] | None = None) -> Path:
     """Do the whole run, or what is left of it; return its folder. ``watchers`` are trackers beside the recipe's.
 
@@ -44,6 +48,7 @@ def run(config: RunConfig, watchers: Mapping[str, Tracker] | None = None) -> Pat
     found = refuse(config)
     training_prompts(config), held_out_prompts(config)
     bundle = load_start(config)
+    said = check(config, bundle)
     out = ensure_folder(config.out)  # a start that was refused has claimed no folder
     claim(config)
     log = RunLog(out)
@@ -51,7 +56,7 @@ def run(config: RunConfig, watchers: Mapping[str, Tracker] | None = None) -> Pat
     with closing(open_tracking(config.track, out, config.name, values, log.say)) as log.tracking:
         for name, watcher in (watchers or {}).items():
             log.tracking.add(name, watcher)
-        for line in (*map(str, found), *notes(config, bundle)):
+        for line in (*map(str, found), *said, *notes(config, bundle)):
             log.note(line)
         return _stages(config, bundle, log)
 
@@ -106,6 +111,7 @@ def train_and_judge(config: RunConfig, name: str, data: TeacherClips, bundle: Bu
     return trained
 
 
+@while_holding(lambda run_folder, config=None: run_folder, make=False)
 def evaluate(run_folder: Path, config: RunConfig | None = None) -> dict[str, Any]:
     """Measure a finished run's student again, rewrite summary.json, and return it.
 

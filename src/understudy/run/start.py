@@ -80,6 +80,7 @@ def check_settings(config: RunConfig) -> None:
 
 
 def _check_levels(levels: flow.Levels) -> None:
-    for own in flow.level_lists(levels):
-        if not own or own[0] != 1 or any(a <= b for a, b in zip(own, (*own[1:], 0.0), strict=True)):
-            raise ConfigError(f"student.levels {list(own)} must fall from 1 and stay above 0")
+    try:
+        flow.check_levels(levels)
+    except ValueError as error:
+        raise ConfigError(f"student.{error}") from None

@@ -87,12 +87,15 @@ class Catalogue:
         limits: what anybody may ask for.
         denied: words and phrases no prompt may hold, whatever their case.
 
+    Attributes:
+        reading: requests whose bodies are being read.
+
     Raises:
         ConfigError: a student can roll and has no window.
     """
 
     def __init__(self, bundles: Mapping[str, Bundle], limits: Limits, denied: Sequence[str] = ()) -> None:
-        self.bundles, self.limits = dict(bundles), limits
+        self.bundles, self.limits, self.reading = dict(bundles), limits, 0
         words = "|".join(re.escape(normalise(word).casefold()) for word in denied if normalise(word))
         self._denied = re.compile(rf"(?<!\w)(?:{words})(?!\w)") if words else None
         for bundle in self.bundles.values():

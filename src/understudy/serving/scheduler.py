@@ -59,6 +59,7 @@ class Limits:
         idle_seconds: how long a viewer may leave blocks unacknowledged.
         prompt_chars, message_bytes: of a prompt, whatever a student reads of it, and of a text message or request.
         given_bytes: of a picture or clip to start from.
+        bodies: requests that are read into memory at once.
         steps: sampling steps a block.
         seconds: of video per session.
         clip_seconds: of video per job of ``/v1/videos``.
@@ -74,6 +75,7 @@ class Limits:
     prompt_chars: int = 10_000
     message_bytes: int = 65536
     given_bytes: int = 4 * 2**20
+    bodies: int = 64
     steps: int = 16
     seconds: float = 3600.0
     clip_seconds: float = 60.0

@@ -25,6 +25,7 @@ from understudy.serving.jobs import Job, Jobs
 from understudy.serving.scheduler import Limits, Refused
 from understudy.students.generate import given_frames
 
+_KEY: Final = 200  # characters of an Idempotency-Key; cut, two keys could become one
 _IGNORED: Final = 16  # names told back at most
 
 
@@ -194,6 +195,20 @@ def videos(catalogue: Catalogue, jobs: Jobs, decoding: asyncio.Semaphore) -> API
 
 async def _take(request: Request, catalogue: Catalogue, jobs: Jobs, decoding: asyncio.Semaphore) -> Job:
     """Return the job that a request makes, or that its Idempotency-Key made before."""
+    limits, key = catalogue.limits, request.headers.get("idempotency-key", "")
+    if len(key) > _KEY:
+        told = f"an Idempotency-Key has at most {_KEY} characters, got {len(key)}"
+        raise Refusal(400, "invalid_value", told, "Idempotency-Key")
+    if catalogue.reading >= limits.bodies:
+        raise Refusal(503, "busy", "too many requests are being read: try again later", retry_after=2)
+    catalogue.reading += 1
+    try:
+        return await _read(request, catalogue, jobs, decoding, key)
+    finally:
+        catalogue.reading -= 1
+
+
+async def _read(request: Request, catalogue: Catalogue, jobs: Jobs, decoding: asyncio.Semaphore, key: str) -> Job:
     limits = catalogue.limits
     body = await read_body(request, limits)
     wanted, data = await parse(body, request.headers, limits)
@@ -205,7 +220,7 @@ async def _take(request: Request, catalogue: Catalogue, jobs: Jobs, decoding: as
                 job.given = await asyncio.to_thread(given_frames, data, form, "input_reference")
             except (ClipError, ConfigError) as error:
                 raise Refusal(400, "invalid_value", str(error)[:300], "input_reference") from None
-    job.key, job.asked = request.headers.get("idempotency-key", "")[:200], hashlib.sha256(body).hexdigest()
+    job.key, job.asked = key, hashlib.sha256(body).hexdigest()
     try:
         return await jobs.add(job)
     except ConfigError as error:

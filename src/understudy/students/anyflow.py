@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from understudy.errors import CheckpointError, ConfigError, MissingExtra
+from understudy.spec_fields import check_fields
 from understudy.students.base import StudentModule
 from understudy.students.umt5 import UMT5Text
 
@@ -51,6 +52,9 @@ class AnyFlowSpec:
     sink: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self, zero=("window", "sink"))
+        if not self.partition or not isinstance(self.model, dict) or not isinstance(self.text, dict):
+            raise ConfigError("an AnyFlow student needs a partition, and model and text as names with values")
         if self.window or self.sink:
             raise ConfigError(
                 "an AnyFlow student compresses its past instead of dropping it: it takes no window or sink"

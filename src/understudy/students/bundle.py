@@ -4,8 +4,8 @@ Loading never executes code. The package ships ``builtin:frame`` and ``builtin:b
 ``builtin:base``, an undistilled one of the same recipe.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from understudy import flow
 from understudy.clips import ClipForm
-from understudy.codecs.base import CodecModule
+from understudy.codecs.base import CodecModule, latent_frames
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.codecs.wan import WanCodec, load_wan_codec
 from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
+from understudy.reading import Unreadable, open_regular, read_json
+from understudy.spec_fields import MOST_FRAMES
 from understudy.students.anyflow import AnyFlowStudent
 from understudy.students.base import StudentModule
 from understudy.students.transformer import CausalVideoTransformer
@@ -37,8 +39,20 @@ _STUDENTS: Final[dict[str, type[StudentModule]]] = {
 }
 _CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
     SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config)),
-    WanCodec.kind: lambda config: load_wan_codec(**config),
+    WanCodec.kind: lambda config: load_wan_codec(**_wan_codec(**config)),
 }
+_WRONG: Final = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    LookupError,
+    RuntimeError,
+    AssertionError,
+)
+_MOST_PIXELS: Final = 16_384
+_MOST_FPS: Final = 1000.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,14 @@ class Bundle:
             raise ConfigError(f"device {device!r} cannot be used ({why}): use --device cpu") from error
 
 
+def _wan_codec(path: object, dtype: object = "float32", tile: object = None) -> dict[str, Any]:
+    """Return where a Wan autoencoder is and how to load it; ValueError when a config says something else."""
+    whole = tile is None or (isinstance(tile, int) and not isinstance(tile, bool) and 0 < tile <= _MOST_PIXELS)
+    if not isinstance(path, str) or "\0" in path or dtype not in ("float32", "bfloat16") or not whole:
+        raise ValueError("codec: path, dtype or tile cannot be")
+    return {"path": path, "dtype": dtype, "tile": tile}
+
+
 def save_bundle(bundle: Bundle, folder: Path, half: bool = False) -> None:
     """Write ``config.json``, ``student.safetensors`` and ``codec.safetensors``; ``half`` stores weights as float16."""
     ensure_folder(folder)
@@ -102,16 +124,28 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
     folder = bundle_folder(str(name))
     config = _read_config(folder)
     try:
-        student = _STUDENTS[config["kind"]].from_config(config["student"])
-        own = codec or _CODECS[config.get("codec_kind", SmallCodec.kind)](config["codec"])
-        form, levels = ClipForm(**config["form"]), flow.level_lists(config["levels"])
-    except (KeyError, TypeError, ValueError, UnderstudyError) as error:
+        kind, sizes = _STUDENTS[config["kind"]], config["student"]
+        own_kind, own_sizes = config.get("codec_kind", SmallCodec.kind), config["codec"]
+        _check_depth(sizes, len(shapes_of(folder / "student.safetensors")), folder)
+        _check_fit(lambda: kind.from_config(sizes), folder / "student.safetensors")
+        if codec is None and own_kind == SmallCodec.kind:
+            _check_fit(lambda: _CODECS[own_kind](own_sizes), folder / "codec.safetensors")
+        student = kind.from_config(sizes)
+        own = codec or _CODECS[own_kind](own_sizes)
+        form = _form(config["form"])
+        flow.check_levels(config["levels"])
+        _check_form(form, student, own)
+    except CheckpointError:
+        raise
+    except (*_WRONG, UnderstudyError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{folder / 'config.json'} does not describe a student ({error}): save it again"
-        ) from error
+            f"{folder / 'config.json'} does not describe a student ({reason}): save it again"
+        ) from None
     load_weights(student, read_tensors(folder / "student.safetensors"), folder / "student.safetensors")
     if codec is None and own.ships_weights:
         load_weights(own, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
+    levels = flow.level_lists(config["levels"])
     sampler = levels[0] if len(levels) == 1 else levels
     return Bundle(student.eval().requires_grad_(False), own.eval().requires_grad_(False), sampler, form, str(name))
 
@@ -131,6 +165,55 @@ def bundle_form(name: str | Path) -> ClipForm:
         ) from error
 
 
+def _check_depth(sizes: Mapping[str, Any], tensors: int, folder: Path) -> None:
+    """Raise CheckpointError when a config promises more layers than there are tensors: even empty ones fill a memory."""
+    model = sizes.get("model")
+    told = [sizes.get("depth"), sizes.get("layers"), model.get("num_layers") if isinstance(model, dict) else None]
+    for count in told:
+        if isinstance(count, int) and count > tensors:
+            raise CheckpointError(
+                f"{folder / 'config.json'} says {str(count)[:30]} layers, and student.safetensors holds {tensors} tensors: "
+                "they do not belong together"
+            )
+
+
+def _check_fit(build: Callable[[], nn.Module], path: Path) -> None:
+    """Raise CheckpointError unless the tensors in ``path`` are those of the module that ``build`` makes.
+
+    It is made without memory, and of the file only the header is read: what does not fit costs nothing.
+    """
+    with torch.device("meta"):
+        expected = {key: tuple(tensor.shape) for key, tensor in own_state(build()).items()}
+    check_shapes(shapes_of(path), expected, path)
+
+
+def _form(told: Mapping[str, Any]) -> ClipForm:
+    """Return the form of clips in a config; ValueError when a number in it cannot be."""
+    form = ClipForm(**told)
+    for name, most in (("height", _MOST_PIXELS), ("width", _MOST_PIXELS), ("frames", MOST_FRAMES)):
+        value = getattr(form, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise ValueError(f"form.{name} is {str(value)[:40]}")
+    if isinstance(form.fps, bool) or not isinstance(form.fps, int | float) or not 0 < form.fps <= _MOST_FPS:
+        raise ValueError(f"form.fps is {str(form.fps)[:40]}")
+    return form
+
+
+def _check_form(form: ClipForm, student: StudentModule, codec: CodecModule) -> None:
+    """Raise ValueError when the student does not draw clips of ``form`` through ``codec``."""
+    channels, height, width = student.latent_shape
+    if (form.height, form.width) != (height * codec.stride, width * codec.stride):
+        raise ValueError(
+            f"form is {form.height}x{form.width} pixels, the student's {height}x{width} latents are "
+            f"{height * codec.stride}x{width * codec.stride}"
+        )
+    if isinstance(codec, SmallCodec) and codec.spec.channels != channels:
+        raise ValueError(f"the codec has {codec.spec.channels} channels, the student {channels}")
+    latents = latent_frames(codec, form.frames)
+    if latents > student.spec.max_frames and not student.spec.window:
+        raise ValueError(f"form.frames are {latents} latent frames, more than max_frames {student.spec.max_frames}")
+
+
 def bundle_folder(name: str) -> Path:
     """Return the folder a bundle name stands for: builtin, a bundle folder, or a run folder's final student."""
     if name.startswith(BUILTIN):
@@ -146,11 +229,25 @@ def bundle_folder(name: str) -> Path:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file of tensors such as [D, D]; CheckpointError in one line when it is missing or damaged."""
-    try:
+    with _safetensors(path):
         return load_file(path)
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors in a safetensors file by name, from its header; see `read_tensors`."""
+    with _safetensors(path), safetensors.safe_open(path, "pt") as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a safetensors file into one line."""
+    try:
+        open_regular(path).close()  # a pipe would be waited for
+        yield
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: the folder holds no whole student or checkpoint") from error
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, Unreadable, ValueError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}): restore it from a copy or an earlier checkpoint"
         ) from error
@@ -172,6 +269,18 @@ def own_state(module: nn.Module) -> dict[str, Tensor]:
 
 def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], origin: Path | str) -> None:
     """Raise CheckpointError unless ``tensors`` are those of ``expected``, of these shapes and finite."""
+    check_shapes({key: tuple(tensor.shape) for key, tensor in tensors.items()}, expected, origin)
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{origin} holds values that are not finite in {key!r}: use an earlier checkpoint or another copy"
+            )
+
+
+def check_shapes(
+    tensors: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], origin: Path | str
+) -> None:
+    """Raise CheckpointError unless ``tensors`` have the names and shapes of ``expected``."""
     missing = [key for key in expected if key not in tensors]
     extra = [key for key in tensors if key not in expected]
     if missing or extra:
@@ -181,14 +290,10 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[in
             f"{origin} does not fit this model: {len(missing)} of {len(expected)} tensors missing, {len(extra)} "
             f"unexpected, {', '.join(firsts)}"
         )
-    for key, tensor in tensors.items():
-        if tuple(tensor.shape) != expected[key]:
+    for key, shape in tensors.items():
+        if shape != expected[key]:
             raise CheckpointError(
-                f"{origin} does not fit this model: {key!r} has shape {list(tensor.shape)}, expected {list(expected[key])}"
-            )
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{origin} holds values that are not finite in {key!r}: use an earlier checkpoint or another copy"
+                f"{origin} does not fit this model: {key!r} has shape {list(shape)}, expected {list(expected[key])}"
             )
 
 
@@ -200,10 +305,10 @@ def _contiguous(module: nn.Module, half: bool) -> dict[str, Tensor]:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a student: there is no config.json in it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, Unreadable) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): restore it from a copy") from error
     if not isinstance(config, dict) or config.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not of format {_FORMAT}: it was written by another version or tool")

@@ -5,7 +5,6 @@ the recomputation of a checkpointed one; what it does not train it shares, stora
 """
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
+from understudy.reading import read_json
 from understudy.recipes.config import LoraConfig
 from understudy.students.base import StudentModule
 from understudy.students.bundle import check_tensors, read_tensors
@@ -159,7 +159,7 @@ def load_adapter(student: StudentModule, folder: Path) -> StudentModule:
         CheckpointError: the folder holds no LoRA adapter, or one of another student.
     """
     try:
-        told = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        told = read_json(folder / SETTINGS)
         targets = told["target_modules"]
         targets = (targets,) if isinstance(targets, str) else tuple(targets)
         lora = LoraConfig(rank=told["r"], alpha=told["lora_alpha"], targets=targets)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from understudy import flow
 from understudy.errors import ConfigError
+from understudy.spec_fields import check_fields
 from understudy.students.base import StudentModule
 from understudy.students.text import TextEncoder, Tokenizer
 
@@ -53,6 +54,7 @@ class TransformerSpec:
     vocabulary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self, zero=("window", "sink"))
         if self.height % self.patch or self.width % self.patch:
             raise ConfigError(f"patch {self.patch} does not divide the latent size {self.height}x{self.width}")
         if self.dim % (2 * self.heads):

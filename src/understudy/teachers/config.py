@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from understudy.recipes.section import Section
+from understudy.recipes.section import Section, far
 from understudy.teachers.base import ClipParams, Terms
 from understudy.teachers.terms import known_terms
 
@@ -40,13 +40,13 @@ class TermsConfig(Section):
 class RequestConfig(TeacherSection):
     """What is asked of a teacher that is not the embedded world."""
 
-    frames: int = Field(81, ge=1)
+    frames: int = Field(81, ge=1, le=far(100_000))
     """Frames asked for."""
-    fps: float = Field(16.0, gt=0)
+    fps: float = Field(16.0, gt=0, le=far(1000))
     """Frames per second asked for."""
-    width: int = Field(832, ge=16)
+    width: int = Field(832, ge=16, le=far(16_384))
     """Pixels asked for."""
-    height: int = Field(480, ge=16)
+    height: int = Field(480, ge=16, le=far(16_384))
     """Pixels asked for."""
     terms: TermsConfig | None = None
     """What the terms say; null: what is known of the teacher (`understudy collect` prints it)."""

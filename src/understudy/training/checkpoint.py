@@ -6,9 +6,10 @@ A checkpoint is a folder ``step-000060`` with ``state.safetensors`` (weights, op
 """
 
 import hashlib
-import json
+import math
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +17,17 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from understudy import __version__
 from understudy.errors import CheckpointError, UnderstudyError
-from understudy.files import TEMPORARY_PREFIX, ensure_folder, write_bytes_atomic, write_json_atomic
+from understudy.files import TEMPORARY_PREFIX, ensure_folder, sync, write_bytes_atomic, write_json_atomic
+from understudy.reading import Unreadable, read_json
+from understudy.shown import shown
 from understudy.students.bundle import load_weights, own_state, read_tensors
 from understudy.training.state import TrainState
 
 _PREFIX: Final = "step-"
 _KEEP: Final = 2
+_HEAD: Final = {"step": int, "config": str, "sha256": str, "optimisers": dict}
 
 
 def save_checkpoint(state: TrainState, folder: Path, config_hash: str) -> Path:
@@ -40,9 +45,10 @@ def save_checkpoint(state: TrainState, folder: Path, config_hash: str) -> Path:
         ensure_folder(draft)
         write_bytes_atomic(draft / "state.safetensors", data)
         head = {"step": state.step, "config": config_hash, "sha256": hashlib.sha256(data).hexdigest()}
-        write_json_atomic(draft / "state.json", {**head, "optimisers": _groups(state)})
+        write_json_atomic(draft / "state.json", {**head, **_made_by(state), "optimisers": _groups(state)})
         shutil.rmtree(target, ignore_errors=True)
         os.replace(draft, target)
+        sync(folder)  # the new name reaches the disk before older checkpoints go
     except (UnderstudyError, OSError) as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointError(
@@ -57,13 +63,21 @@ def checkpoints(folder: Path) -> list[Path]:
     """Return the whole checkpoints under ``folder``, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / "state.json").is_file())
+    found = [path for path in folder.glob(f"{_PREFIX}*") if (path / "state.json").is_file()]
+    return sorted((path for path in found if _step_of(path) >= 0), key=_step_of)
+
+
+def _step_of(folder: Path) -> int:
+    """Return the step that a checkpoint's folder is named after, -1 for any other folder."""
+    number = folder.name.removeprefix(_PREFIX)
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < 19 else -1
 
 
 def load_checkpoint(state: TrainState, folder: Path, config_hash: str) -> bool:
     """Load the newest whole checkpoint under ``folder`` into ``state``; False when there is none.
 
-    A damaged newest checkpoint falls back to the one before it.
+    A damaged newest checkpoint, head or tensors, falls back to the one before it, which is said; so is one that another
+    version, or another number of threads, has made.
 
     Raises:
         CheckpointError: it belongs to another config, or all of them are damaged.
@@ -71,15 +85,25 @@ def load_checkpoint(state: TrainState, folder: Path, config_hash: str) -> bool:
     found = checkpoints(folder)
     problems: list[str] = []
     for path in reversed(found):
-        head = _read_head(path)
-        if head.get("config") != config_hash:
+        try:
+            head = _read_head(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if head["config"] != config_hash and "version" in head:  # earlier versions had another idea of what decides
             raise CheckpointError(
                 f"{path} belongs to another configuration: use another --out, or remove {folder.parent} to start again"
             )
-        problems = verify_checkpoint(path)
-        if not problems:
-            _restore(state, read_tensors(path / "state.safetensors"), head, path / "state.safetensors")
-            return True
+        wrong = verify_checkpoint(path) or _misfits(state, head, path)
+        if wrong:
+            problems.append(wrong[0])
+            continue
+        for problem in problems:
+            warnings.warn(f"{problem}; going on from {path.name}", stacklevel=2)
+        for line in _differences(head, state):
+            warnings.warn(f"{path.name} was made with {line}: the rest may not have the same bits", stacklevel=2)
+        _restore(state, read_tensors(path / "state.safetensors"), head, path / "state.safetensors")
+        return True
     if found:
         raise CheckpointError(f"no checkpoint under {folder} is whole ({problems[0]}): remove it to start again")
     return False
@@ -143,9 +167,68 @@ def _below(flat: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _read_head(folder: Path) -> dict[str, Any]:
     path = folder / "state.json"
     try:
-        head = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        head = read_json(path)
+    except (OSError, Unreadable) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): remove this checkpoint") from error
-    if not isinstance(head, dict) or not {"step", "config", "sha256", "optimisers"} <= head.keys():
+    if not isinstance(head, dict) or not all(_is(head.get(name), kind) for name, kind in _HEAD.items()):
         raise CheckpointError(f"{path} is not the head of a checkpoint: remove this checkpoint")
+    if head["step"] != _step_of(folder):
+        raise CheckpointError(f"{path} is of step {head['step']}, not of this folder's: remove this checkpoint")
     return head
+
+
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _misfits(state: TrainState, head: dict[str, Any], folder: Path) -> list[str]:
+    """Return what keeps the optimisers of a checkpoint's head from being loaded; empty when they fit.
+
+    Looked at before anything is loaded: a state that is half of one checkpoint and half of another is none.
+    """
+    for name, own in _groups(state).items():
+        told = head["optimisers"].get(name)
+        strict = head.get("torch") == torch.__version__  # another one may know more settings, or fewer
+        if (
+            not isinstance(told, list)
+            or len(told) != len(own)
+            or not all(_like(*pair, strict) for pair in zip(told, own, strict=True))
+        ):
+            return [f"{folder / 'state.json'} holds no settings for optimiser {name!r}: remove this checkpoint"]
+    return []
+
+
+def _like(told: object, own: dict[str, Any], strict: bool) -> bool:
+    """Say whether a group of an optimiser's settings has the names and kinds of ``own``."""
+    if not isinstance(told, dict) or told.get("params") != own["params"] or "lr" not in told:
+        return False
+    if strict and told.keys() != own.keys():
+        return False
+    return all(_of_kind(told[name], value) for name, value in own.items() if name in told)
+
+
+def _of_kind(value: object, like: object) -> bool:
+    if isinstance(like, int | float):
+        return isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(like, tuple | list):  # JSON has lists
+        return isinstance(value, tuple | list) and len(value) == len(like) and all(map(_of_kind, value, like))
+    return isinstance(value, type(like))
+
+
+def _made_by(state: TrainState) -> dict[str, Any]:
+    """Return what does not decide a run's results, and may decide their last bits."""
+    device = state.policy("student").device.type
+    return {"version": __version__, "torch": torch.__version__, "threads": torch.get_num_threads(), "device": device}
+
+
+def _differences(head: dict[str, Any], state: TrainState) -> list[str]:
+    """Return in words what a checkpoint was made with, where that is not what goes on from it."""
+    now = _made_by(state)
+    words = {"version": "understudy {}", "torch": "torch {}", "threads": "{} torch threads", "device": "device {}"}
+    if "version" not in head:
+        return [f"an earlier understudy, now it is {now['version']}"]
+    return [
+        f"{word.format(shown(head[name]))}, now it is {now[name]}"
+        for name, word in words.items()
+        if name in head and head[name] != now[name]
+    ]

@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any, Protocol
 
 from understudy.errors import UnderstudyError
-from understudy.files import write_text_atomic
+from understudy.files import append_line, sync, write_bytes_atomic
+from understudy.reading import json_lines, line_object
 from understudy.students.base import StudentModule
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint
 from understudy.training.state import StepReport, TrainState
@@ -101,6 +102,7 @@ def train(
             )
             on_step(report, objective.steps)
             if state.step % arm.checkpoint_every == 0 or stopped or state.step == objective.steps:
+                sync(arm.metrics)  # a checkpoint never stands on records that a power cut takes
                 save_checkpoint(state, arm.folder, arm.config_hash)
             if stopped:
                 done = f"stopped after step {state.step} of {objective.steps} ({arm.name}), saved"
@@ -132,20 +134,20 @@ def record(path: Path, line: dict[str, Any]) -> None:
     clean = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()
     }
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(clean) + "\n")
+    append_line(path, json.dumps(clean))
 
 
 def trim(path: Path, arm: str, step: int) -> None:
-    """Drop the lines of ``arm`` from ``step`` on, and a torn last line: those steps are done again after a resume."""
+    """Drop the lines of ``arm`` from ``step`` on, and what is no record: those steps are done again after a resume."""
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if row.get("arm") != arm or "phase" not in row or row["step"] < step:
-            kept.append(line)
-    write_text_atomic(path, "".join(line + "\n" for line in kept))
+    for line in json_lines(path):
+        row = line_object(line)
+        if row is not None and (row.get("arm") != arm or "phase" not in row or _before(row.get("step"), step)):
+            kept.append(line + b"\n")
+    write_bytes_atomic(path, b"".join(kept))
+
+
+def _before(number: object, step: int) -> bool:
+    return isinstance(number, int) and number < step

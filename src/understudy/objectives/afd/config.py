@@ -7,15 +7,16 @@ from pydantic import Field
 
 from understudy.discriminators.config import JudgeConfig
 from understudy.objectives.config import Hint, ScoredConfig
+from understudy.recipes.section import far
 
 
 class AFDConfig(ScoredConfig):
     """Adversarial flow distillation."""
 
     kind: Literal["afd"] = "afd"
-    beta: float = Field(0.5, gt=0)
+    beta: float = Field(0.5, gt=0, ge=far(1e-6), le=far(1e6))
     """Mixing of the positive and negative branch; the loss is divided by it."""
-    limit: float = Field(1.0, gt=0)
+    limit: float = Field(1.0, gt=0, ge=far(1e-6), le=far(1e6))
     """Advantage clip."""
     scope: Literal["group", "batch"] = "group"
     """Where the advantage's standard deviation is taken."""
@@ -26,13 +27,19 @@ class AFDConfig(ScoredConfig):
     branches: Literal["both", "positive", "rectified"] = "both"
     """positive: without the negative branch, an ablation; rectified: one regression to the old policy's velocity,
     moved by an exponential weight (after FlowAWR)."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, ge=far(1e-3), le=far(1e6))
     """Of the exponential weight of ``rectified``: the lower, the more only the best rollouts count."""
     context: Literal["clean", "noisy"] = "clean"
     """What a block of the update sees of the past: the clean rollout, as in sampling, or, an ablation, its noised state."""
     by_block: bool = False
     """Update block by block from a cache, as in a rollout, instead of in one pass over the clip: no gradient reaches the
     past's keys, and memory is that of one block."""
+
+    def idle(self, prompts: int) -> str:
+        """Say why an update on ``prompts`` prompts would train nothing."""
+        if self.branches == "rectified" and self.group == 1:
+            return "1 with branches rectified: every weight is 1 and nothing is trained; give 2 or more"
+        return super().idle(prompts)
 
     def hints(self, judge: JudgeConfig) -> Iterator[Hint]:
         """Yield what is wrong with its settings, or allowed but rarely meant."""
@@ -55,6 +62,10 @@ class AFDConfig(ScoredConfig):
         if self.limit > 10:
             yield None, "objective.limit", f"{self.limit:g} keeps all weights near a half: there is almost no push"
         if self.group == 1 and self.scope == "group":
-            yield False, "objective.group", "1 with scope group: every advantage is 0; use 2 or more, or scope batch"
+            yield (
+                False,
+                "objective.group",
+                "1 with scope group: there is no group to compare in; use 2 or more, or batch",
+            )
         if self.prior == 0:
             yield None, "objective.prior", "0: nothing holds the student near the prior policy"

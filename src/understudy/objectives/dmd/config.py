@@ -6,6 +6,7 @@ from pydantic import Field
 
 from understudy.discriminators.config import JudgeConfig
 from understudy.objectives.config import OnPolicyConfig, Passes
+from understudy.recipes.section import far
 
 
 class ScoreMatchingConfig(OnPolicyConfig):
@@ -16,11 +17,11 @@ class ScoreMatchingConfig(OnPolicyConfig):
     """Largest decay of the old policy; 0: rollouts are always the current student's."""
     rerender: bool = True
     """Fit the teacher's score to clips drawn again by the start student (needs discriminator.rerender)."""
-    score_lr: float = Field(4e-4, gt=0)
+    score_lr: float = Field(4e-4, gt=0, le=far(10))
     """AdamW learning rate of both scores."""
-    score_warmup: int = Field(60, ge=0)
+    score_warmup: int = Field(60, ge=0, le=far(10_000_000))
     """Steps of both scores before the student moves."""
-    score_steps: int = Field(2, ge=1)
+    score_steps: int = Field(2, ge=1, le=far(1000))
     """Steps of both scores per student update."""
 
     @property

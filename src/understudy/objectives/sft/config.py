@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from understudy.objectives.config import ObjectiveSection
+from understudy.recipes.section import far
 
 
 class SFTConfig(ObjectiveSection):
@@ -17,9 +18,9 @@ class SFTConfig(ObjectiveSection):
     """Train on clips drawn again by the start student (needs discriminator.rerender)."""
     redraws: int = Field(1, ge=1, le=256)
     """Times each clip is drawn again, each with noise of its own."""
-    masked_blocks: int = Field(0, ge=0)
+    masked_blocks: int = Field(0, ge=0, le=far(100_000))
     """First blocks left out of the loss."""
-    group: int = Field(8, ge=1)
+    group: int = Field(8, ge=1, le=far(4096))
     """Clips per prompt of the batch; as an arm of a comparison it takes the main objective's."""
 
     @property

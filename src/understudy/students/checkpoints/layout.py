@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from understudy.errors import CheckpointError
+from understudy.spec_fields import MOST
 
 Layout = Literal["original", "diffusers"]
 
@@ -185,7 +186,7 @@ def sizes_of(
     dim, channels, *patch = shape("patch_embedding", 5)
     layers = 1 + max((int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))), default=0)
     image = shape("img_emb.proj.0", 1)[0] if f"{whole['img_emb.proj.0']}.weight" in tensors else None
-    told = _told(config, layout)
+    told = _told(config, layout, origin)
     found = WanSizes(
         dim=dim,
         ffn_dim=shape("blocks.0.ffn.0", 2)[0],
@@ -203,6 +204,8 @@ def sizes_of(
     for name, value in told.items():
         if value != getattr(found, name):
             raise CheckpointError(f"{origin}: config.json says {name} {value}, the weights say {getattr(found, name)}")
+    if found.layers > len(tensors):
+        raise CheckpointError(f"{origin}: config.json says {found.layers} layers, and there are {len(tensors)} tensors")
     if dim % (2 * found.heads):
         raise CheckpointError(f"{origin}: width {dim} does not divide into {found.heads} heads: say how many it has")
     return found
@@ -235,13 +238,17 @@ _CONFIG_NAMES: Final[dict[Layout, dict[str, str]]] = {
 }
 
 
-def _told(config: Mapping[str, object], layout: Layout) -> dict[str, int | float]:
+def _told(config: Mapping[str, object], layout: Layout, origin: str) -> dict[str, int | float]:
     """Return what a config.json of ``layout`` says, under the names of ``WanSizes``."""
     told: dict[str, int | float] = {}
     for theirs, own in _CONFIG_NAMES[layout].items():
         value = config.get(theirs)
-        if isinstance(value, int | float):
-            told[own] = value
+        if value is None:
+            continue
+        whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST
+        if not (whole or (own == "eps" and isinstance(value, float) and 0 < value < 1)):
+            raise CheckpointError(f"{origin}: config.json says {theirs} {str(value)[:40]}, which is no size of a Wan")
+        told[own] = value  # type: ignore[assignment]
     return told
 
 

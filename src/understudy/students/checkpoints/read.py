@@ -5,7 +5,6 @@ original Wan name [D, D_in]. Files that hold more (an all-in-one checkpoint of C
 eight bits become plain ones, and nothing is executed: ``.pt`` files are read as tensors and plain values or not at all.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from understudy.errors import CheckpointError
 from understudy.files import load_plain, load_tensors
+from understudy.reading import Unreadable, read_json
 from understudy.students.bundle import BUILTIN, bundle_folder, check_tensors
 from understudy.students.checkpoints.card import is_ours
 from understudy.students.checkpoints.layout import Layout, WanSizes, layout_of, renamed, shapes, sizes_of
@@ -34,6 +34,7 @@ __all__ = [
 WEIGHTS: Final = ("generator_ema", "generator", "model", "state_dict")
 """Where trainers put the student's weights, the first one there is taken; a ``critic`` beside them is never read."""
 
+_DEEPEST: Final = 8  # a file may hold itself
 _TORCH_FILES: Final = (".pt", ".pth", ".bin", ".ckpt")
 _REFUSED_FILES: Final = (".gguf",)
 _INSIDE: Final = "model.diffusion_model."
@@ -183,6 +184,8 @@ def _choose(content: Any, weights: str | None, path: Path) -> tuple[dict[str, Te
         name = next((key for key in wanted if isinstance(content.get(key), Mapping)), None)
         if name is None:
             break
+        if len(chosen) == _DEEPEST:
+            raise CheckpointError(f"{path} holds {'.'.join(chosen)} and so on without end: this is no state dict")
         chosen.append(name)
         content, wanted = content[name], WEIGHTS
     held = sorted(map(str, content)) if isinstance(content, Mapping) else [type(content).__name__]
@@ -265,8 +268,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = read_json(path)
+    except (OSError, Unreadable) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): fetch it again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object: fetch it again")

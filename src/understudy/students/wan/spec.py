@@ -11,6 +11,7 @@ from typing import Any, Final
 from understudy import flow
 from understudy.clips import ClipForm
 from understudy.errors import ConfigError
+from understudy.spec_fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class WanSpec:
     text: str = "umt5"
 
     def __post_init__(self) -> None:
+        check_fields(self, zero=("window", "sink"))
+        if len(self.patch) != 3:
+            raise ConfigError(f"patch {list(self.patch)} must be (1, p, q)")
         if self.dim % (2 * self.heads) or self.freq_dim % 2:
             raise ConfigError(
                 f"dim {self.dim} must be an even multiple of heads {self.heads}, freq_dim {self.freq_dim} even"

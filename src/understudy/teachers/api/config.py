@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from understudy.recipes.section import far
 from understudy.teachers.config import RequestConfig
 
 
@@ -27,11 +28,11 @@ class ApiTeacherConfig(RequestConfig):
     """The server makes one job of requests with the same Idempotency-Key."""
     plain_http: bool = False
     """Allow http to this host although it is not this machine (a server in your own network)."""
-    max_megabytes: int = Field(512, ge=1)
+    max_megabytes: int = Field(512, ge=1, le=far(1_000_000))
     """Largest clip that is taken."""
-    price_per_clip: float | None = Field(None, ge=0)
+    price_per_clip: float | None = Field(None, ge=0, le=far(1e6))
     """What one clip costs; 0 for your own server."""
-    price_per_second: float | None = Field(None, ge=0)
+    price_per_second: float | None = Field(None, ge=0, le=far(1e6))
     """What one second of video costs."""
     currency: str = "USD"
     """What prices and the budget count in."""

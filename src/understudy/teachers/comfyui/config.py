@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from understudy.recipes.section import far
 from understudy.teachers.base import ClipParams
 from understudy.teachers.config import RequestConfig
 from understudy.teachers.fields import asked_by
@@ -29,9 +30,9 @@ class ComfyTeacherConfig(RequestConfig):
     """Environment variable, or keyring entry of `understudy`, with a key for a server behind a login."""
     plain_http: bool = False
     """Allow http to this host although it is not this machine (a server in your own network)."""
-    max_megabytes: int = Field(512, ge=1)
+    max_megabytes: int = Field(512, ge=1, le=far(1_000_000))
     """Largest clip that is taken."""
-    price_per_clip: float = Field(0.0, ge=0)
+    price_per_clip: float = Field(0.0, ge=0, le=far(1e6))
     """What one clip costs, for workflows with nodes that ask paid services."""
 
     jobs_at_once: ClassVar[int] = 2
