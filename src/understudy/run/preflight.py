@@ -100,6 +100,8 @@ def _packages(config: RunConfig) -> Iterator[Look]:
 def _student(config: RunConfig) -> Iterator[Look]:
     """Yield what is found of the start student and its parts."""
     own = config.student
+    if own.kind == "python":
+        return
     public = own.preset is not None or names_public_checkpoint(own.start)
     if own.codec is not None:
         path = own.codec.path
