@@ -35,7 +35,7 @@ from understudy.run.checks import problems
 from understudy.run.clips import build_teacher, check_asked_length, forewarning, wanted_jobs
 from understudy.run.folder import config_hash, main_arm
 from understudy.run.log import RunLog
-from understudy.run.preflight import look
+from understudy.run.preflight import OWN_FILES, look
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import cut_notes, intake_notes
 from understudy.run.start import load_start
@@ -232,7 +232,7 @@ def _recipe(path: Path) -> Findings:
     bundle: list[Bundle] = []
     looks = look(config)
     for item in looks:
-        if item.key.startswith(("teacher.", "prompts.")):
+        if item.key.startswith(OWN_FILES):
             continue  # looked at above
         yield Finding(item.ok, item.key, item.said)
     if all(item.ok is not False for item in looks):
