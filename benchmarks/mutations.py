@@ -9,6 +9,7 @@ have to fail. Exit status 1: at least one was not noticed.
 """
 
 import argparse
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -20,13 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import hypothesis  # noqa: F401 - these imports take seconds, and forks have them for nothing
-import pytest
-import torch
-import torch._dynamo
 import yaml
 
-torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_suffix(".yaml")
 RESULTS = ROOT / "benchmarks" / "results" / "mutations.md"
@@ -86,6 +82,13 @@ def copied() -> Iterator[Path]:
         yield folder
 
 
+def preload() -> None:
+    """Import what takes seconds and is not under test, so that forks have it for nothing."""
+    for name in ("hypothesis", "matplotlib.pyplot", "pydantic", "pytest", "torch", "torch._dynamo"):
+        importlib.import_module(name)
+    sys.modules["torch"].set_num_threads(1)
+
+
 def run_tests(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
     """Run the quick ones of ``tests`` in the copy, up to the first that fails; return pytest's status and what it said.
 
@@ -106,8 +109,7 @@ def _tested(folder: Path, tests: Sequence[str], said: int) -> None:
     sys.path.insert(0, str(folder / "src"))
     os.environ |= {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     sys.dont_write_bytecode = True
-    import understudy
-
+    pytest, understudy = importlib.import_module("pytest"), importlib.import_module("understudy")
     if not str(understudy.__file__).startswith(str(folder)):
         print(f"{understudy.__file__} would be tested instead of the copy")
         os._exit(3)
@@ -167,6 +169,7 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{mutation.name}  ({mutation.file})" for mutation in chosen))
         return 0
+    preload()
     outcomes = []
     with copied() as folder:
         check(folder, chosen)

@@ -303,6 +303,17 @@ def test_a_chain_keeps_the_states_from_which_the_parallel_pass_gives_the_sampler
     assert torch.equal(latents, roll_clip(student, text, 2, levels, SeededNoise([1, 2]), 6))
 
 
+def test_a_chain_of_blocks_with_more_steps_keeps_the_last_ones(make_student) -> None:
+    student, levels = make_student(block_frames=2), ((1.0, 0.9, 0.5), (1.0, 0.5))
+    text = student.encode_text(["a red ball falls"] * 2)
+    latents, states, times = roll_chain(student, text, 2, levels, SeededNoise([1, 2]), 6)
+    assert states.shape == (2, *latents.shape)
+    expected = [[0.9, 0.9, 1, 1, 1, 1], [0.5] * 6]
+    torch.testing.assert_close(times, torch.tensor(expected)[:, None].expand(-1, 2, -1))
+    v = student.teacher_forced(latents, states[-1], times[-1], text)
+    assert torch.allclose(flow.x0_from_velocity(states[-1], v, times[-1]), latents, atol=1e-4)
+
+
 class TestRecordedNoise:
     def test_a_recorder_keeps_what_it_draws_and_the_record_repeats_the_rollout(self, make_student) -> None:
         student = make_student(block_frames=2)
