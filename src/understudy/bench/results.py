@@ -182,7 +182,9 @@ def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str]
 
     All tables follow from the cells and source.json: a repository need not keep more than these two.
     """
-    results = [_short(result) for result in results]  # so that the tables follow from the kept cells to their last digit
+    results = [
+        _short(result) for result in results
+    ]  # so that the tables follow from the kept cells to their last digit
     entries = summarise(suite, results)
     folder = suite.out
     teacher = next((r["teacher"] for r in results if r.get("teacher")), None)

@@ -1,18 +1,19 @@
 """A student that can be used: network, codec, sampler and clip form in one folder of safetensors and JSON.
 
-Loading never executes code. The package ships ``builtin:frame`` and ``builtin:block``, few-step start students, and
-``builtin:base``, an undistilled one of the same recipe.
+Loading never executes code. The package ships ``builtin:frame`` and ``builtin:block``, few-step start students, which share
+one codec; the repository also has ``builtin:base``, an undistilled one of the same recipe.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import lzma
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
 from understudy import flow
@@ -28,6 +29,8 @@ from understudy.students.transformer import CausalVideoTransformer
 from understudy.students.wan.model import WanStudent
 
 BUILTIN: Final = "builtin:"
+SHARED_CODEC: Final = "builtin:codec"
+_ASSETS: Final = Path(__file__).parent.parent / "assets"
 _FORMAT: Final = 1
 # By the names in config.json; an entry that needs an extra imports it when it is asked for.
 _STUDENTS: Final[dict[str, type[StudentModule]]] = {
@@ -109,9 +112,11 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a student ({error}): save it again"
         ) from error
-    load_weights(student, read_tensors(folder / "student.safetensors"), folder / "student.safetensors")
+    path = _file(folder, "student")
+    load_weights(student, read_tensors(path), path)
     if codec is None and own.ships_weights:
-        load_weights(own, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
+        path = _codec_file(folder, config.get("codec_weights"))
+        load_weights(own, read_tensors(path), path)
     sampler = levels[0] if len(levels) == 1 else levels
     return Bundle(student.eval().requires_grad_(False), own.eval().requires_grad_(False), sampler, form, str(name))
 
@@ -119,23 +124,48 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
 def bundle_folder(name: str) -> Path:
     """Return the folder a bundle name stands for: builtin, a bundle folder, or a run folder's final student."""
     if name.startswith(BUILTIN):
-        assets = Path(__file__).parent.parent / "assets"
-        folder = assets / name.removeprefix(BUILTIN)
-        if not folder.is_dir():
-            known = ", ".join(sorted(BUILTIN + path.parent.name for path in assets.glob("*/config.json")))
-            raise CheckpointError(f"there is no built-in student {name!r}; choose one of {known}")
-        return folder
+        known = [path.parent.name for path in sorted(_ASSETS.glob("*/config.json"))]
+        if (short := name.removeprefix(BUILTIN)) not in known:
+            raise CheckpointError(f"there is no built-in student {name!r}; {_advice(short, known)}")
+        return _ASSETS / short
     folder = Path(name)
     return folder / "student" if (folder / "student" / "config.json").is_file() else folder
+
+
+def _advice(short: str, known: Sequence[str]) -> str:
+    if short == "base":  # left out of the wheel for its size: only rows of the suites start from it
+        return "it comes with the repository, not with the wheel: install a checkout with pip install -e ."
+    return f"choose one of {', '.join(BUILTIN + name for name in known)}"
+
+
+def is_bundle(name: str) -> bool:
+    """Return whether ``name`` is a bundle, built in or a folder; no public checkpoint."""
+    return name.startswith(BUILTIN) or _file(bundle_folder(name), "student").is_file()
+
+
+def _file(folder: Path, part: str) -> Path:
+    """Return the file of a part's weights; those that ship are packed, with a context for each byte of a float16."""
+    return folder / f"{part}.safetensors{'.xz' if folder.is_relative_to(_ASSETS) else ''}"
+
+
+def _codec_file(folder: Path, shared: object) -> Path:
+    """Return the file of a bundle's codec weights: its own, or the one file that built-in students share, by its name."""
+    if shared is None:
+        return _file(folder, "codec")
+    if shared != SHARED_CODEC:  # a name, never a path: a bundle from elsewhere reads nothing else on this disk
+        raise CheckpointError(
+            f"{folder / 'config.json'} says codec_weights {shared!r}, but only {SHARED_CODEC!r} can be shared: save it again"
+        )
+    return _file(_ASSETS, "codec")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file of tensors such as [D, D]; CheckpointError in one line when it is missing or damaged."""
     try:
-        return load_file(path)
+        return load(lzma.decompress(path.read_bytes())) if path.suffix == ".xz" else load_file(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: the folder holds no whole student or checkpoint") from error
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, lzma.LZMAError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}): restore it from a copy or an earlier checkpoint"
         ) from error
