@@ -1,8 +1,9 @@
-"""From the cells' results to one table: JSON, CSV, Markdown."""
+"""From the cells' results to one table: JSON, CSV, Markdown; the cells themselves in one compressed file."""
 
 import csv
 import io
 import json
+import lzma
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from understudy.bench.long import line_of
 from understudy.bench.statistics import Interval, over_seeds, over_seeds_and_prompts
 from understudy.bench.suite import SuiteConfig
-from understudy.files import write_json_atomic, write_text_atomic
+from understudy.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 
+CELLS: Final = "cells.jsonl.xz"
 METRICS: Final = (
     "law_error", "motion_distance", "gravity_error", "bounce_error", "spread", "look_error", "colour_error", "sharpness",
     "first_sharpness", "permanence", "prompt_ok", "rfd", "leak",
@@ -176,8 +178,13 @@ def _plain(interval: Interval) -> dict[str, float | int | None]:
 
 
 def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str], head: Mapping[str, Any]) -> Path:
-    """Write results.json, results.csv, cells.jsonl (every cell, every prompt) and results.md; return the last."""
-    results = [_short(result) for result in results]  # so that the tables follow from cells.jsonl to their last digit
+    """Write every cell, what made them (source.json) and the tables results.json, .csv and .md; return the last.
+
+    All tables follow from the cells and source.json: a repository need not keep more than these two.
+    """
+    results = [
+        _short(result) for result in results
+    ]  # so that the tables follow from the kept cells to their last digit
     entries = summarise(suite, results)
     folder = suite.out
     teacher = next((r["teacher"] for r in results if r.get("teacher")), None)
@@ -195,8 +202,8 @@ def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str]
     }
     write_json_atomic(folder / "results.json", document)
     write_text_atomic(folder / "results.csv", _csv(entries, suite.beside))
-    lines = (json.dumps(result, separators=(",", ":")) for result in results)
-    write_text_atomic(folder / "cells.jsonl", "".join(f"{line}\n" for line in lines))
+    write_json_atomic(folder / "source.json", {**head, "seeds": list(suite.seeds), "left_out": list(left_out)})
+    _write_cells(folder, results)
     write_text_atomic(folder / "results.md", _markdown(suite, entries, document, left_out, head))
     return folder / "results.md"
 
@@ -340,3 +347,16 @@ def _rows(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 def read(paths: Iterable[Path]) -> list[Result]:
     """Return the results that are there, as written by cells."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+
+
+def _write_cells(folder: Path, results: Iterable[Result]) -> None:
+    lines = (json.dumps(result, separators=(",", ":")) for result in results)
+    write_bytes_atomic(folder / CELLS, lzma.compress("".join(f"{line}\n" for line in lines).encode()))
+
+
+def read_cells(folder: Path) -> list[Result]:
+    """Return every cell that ``write`` kept in ``folder``, prompt by prompt; none where it has not written yet."""
+    path = folder / CELLS
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in lzma.decompress(path.read_bytes()).decode().splitlines()]

@@ -11,7 +11,7 @@ from understudy.codecs.wan import WanCodec
 from understudy.errors import CheckpointError, ConfigError
 from understudy.recipes.config import StudentSection
 from understudy.students.base import block_sizes
-from understudy.students.bundle import Bundle, bundle_folder
+from understudy.students.bundle import Bundle, is_bundle
 from understudy.students.checkpoints.adapter import with_adapter
 from understudy.students.checkpoints.layout import WanSizes
 from understudy.students.checkpoints.read import Checkpoint, read_checkpoint
@@ -76,7 +76,7 @@ def public_bundle(config: StudentSection, codec: CodecModule | None) -> Bundle:
 def check_parts(config: StudentSection) -> WanPreset:
     """Return the preset of a public checkpoint; ConfigError unless the recipe names all that it does not hold."""
     chosen = chosen_preset(config)
-    if (bundle_folder(config.start) / "student.safetensors").is_file():
+    if is_bundle(config.start):
         raise ConfigError(
             f"student.start {config.start} is a bundle, which has its own settings: leave out student.preset"
         )
