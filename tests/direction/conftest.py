@@ -21,7 +21,7 @@ from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.rollout import SeededNoise, roll_clip
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.students.transformer.model import CausalVideoTransformer, TransformerSpec
 from understudy.training.data import TeacherClips
 from understudy.training.loop import Objective
 from understudy.training.state import StepReport, TrainState

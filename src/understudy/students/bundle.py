@@ -22,19 +22,12 @@ from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.codecs.wan import WanCodec, load_wan_codec
 from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
-from understudy.students.anyflow import AnyFlowStudent
 from understudy.students.base import StudentModule
-from understudy.students.transformer import CausalVideoTransformer
-from understudy.students.wan.model import WanStudent
+from understudy.students.kinds import student_kind
 
 BUILTIN: Final = "builtin:"
 _FORMAT: Final = 1
 # By the names in config.json; an entry that needs an extra imports it when it is asked for.
-_STUDENTS: Final[dict[str, type[StudentModule]]] = {
-    CausalVideoTransformer.kind: CausalVideoTransformer,
-    AnyFlowStudent.kind: AnyFlowStudent,
-    WanStudent.kind: WanStudent,
-}
 _CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
     SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config)),
     WanCodec.kind: lambda config: load_wan_codec(**config),
@@ -102,7 +95,7 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
     folder = bundle_folder(str(name))
     config = _read_config(folder)
     try:
-        student = _STUDENTS[config["kind"]].from_config(config["student"])
+        student = student_kind(config["kind"]).from_config(config["student"])
         own = codec or _CODECS[config.get("codec_kind", SmallCodec.kind)](config["codec"])
         form, levels = ClipForm(**config["form"]), flow.level_lists(config["levels"])
     except (KeyError, TypeError, ValueError, UnderstudyError) as error:
@@ -166,7 +159,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
 
 def own_state(module: nn.Module) -> dict[str, Tensor]:
     """Return the state dict of ``module`` without what it borrows from the start student; see ``students.lora``."""
-    borrowed: frozenset[str] = getattr(module, "borrowed", frozenset())
+    borrowed = module.borrowed if isinstance(module, StudentModule) else frozenset()
     return {key: tensor for key, tensor in module.state_dict().items() if key not in borrowed}
 
 
