@@ -68,8 +68,8 @@ def test_a_student_draws_saves_and_plays(door: Path) -> None:
             student.draw("ball", seconds=seconds)
 
 
-def test_a_stream_is_the_clip_block_by_block_and_turns(door: Path) -> None:
-    student = us.load("start")
+def test_a_stream_is_the_clip_block_by_block_and_turns(parts: Any) -> None:
+    student = us.Student(parts.tiny())
     blocks = list(student.stream("red ball", seconds=7 / 12, seed=1))
     assert [len(block) for block in blocks] == [2, 2, 2, 1]
     assert np.array_equal(np.concatenate(blocks), student.draw("red ball", seed=1).frames[:7])
@@ -294,6 +294,10 @@ RECIPES = {
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_same_from_yaml_through_the_command(door: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     (door / "own.yaml").write_text(f"base: recipe.yaml\n{RECIPES[name]}", encoding="utf-8")
+    if name == "jobs":  # it may charge: nothing is asked before somebody says so
+        assert main(["train", "own.yaml"]) == 1
+        assert "jobs-1 may charge for them" in capfd.readouterr().err
+        assert main(["collect", "own.yaml", "--yes"]) == main(["collect", "own.yaml", "--yes", "--held-out"]) == 0
     assert main(["train", "own.yaml"]) == 0, capfd.readouterr().err
     run = us.Run(us.recipe("run/config.yaml"))
     if name == "all":

@@ -91,17 +91,8 @@ class StudentModule(nn.Module):
         """Words its own text encoder knows; empty when that takes any word."""
         return ()
 
-    def remembered(self, past: Sequence[Tensor]) -> list[Tensor]:
-        """Return the blocks of ``past`` [B, b, C, h, w] that can matter to it: those of the sink, and the latest."""
-        kept, sinks = list(past), 0
-        while sum(block.shape[1] for block in kept[:sinks]) < self.spec.sink and sinks < len(kept):
-            sinks += 1
-        while len(kept) > sinks and sum(block.shape[1] for block in kept) > (self.spec.window or self.spec.max_frames):
-            kept.pop(sinks)
-        return kept
-
     def recache(self, past: Sequence[Tensor], text: Any, seen: int, cache: Any = None) -> Any:
-        """Return the cache of the ``remembered`` blocks of ``seen`` frames, as if ``text`` had held when they were drawn.
+        """Return the cache of the `remembered` blocks of ``seen`` frames, as if ``text`` had held when they were drawn.
 
         This is how a prompt changes during a rollout (LongLive, 2509.22622, KV recache). ``cache`` is the one that held.
         """
@@ -197,3 +188,13 @@ def by_block(
         if low < noisy.shape[1]:
             with torch.no_grad():
                 cache = student.commit(clean[:, frames], words, cache)
+
+
+def remembered(student: StudentModule, past: Sequence[Tensor]) -> list[Tensor]:
+    """Return the blocks of ``past`` [B, b, C, h, w] that can matter to a student: those of the sink, and the latest."""
+    spec, kept, sinks = student.spec, list(past), 0
+    while sum(block.shape[1] for block in kept[:sinks]) < spec.sink and sinks < len(kept):
+        sinks += 1
+    while len(kept) > sinks and sum(block.shape[1] for block in kept) > (spec.window or spec.max_frames):
+        kept.pop(sinks)
+    return kept

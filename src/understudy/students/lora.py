@@ -6,6 +6,7 @@ the recomputation of a checkpointed one; what it does not train it shares, stora
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 

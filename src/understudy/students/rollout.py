@@ -15,7 +15,7 @@ from torch import Tensor
 
 from understudy import flow
 from understudy.errors import ConfigError
-from understudy.students.base import StudentModule, block_size
+from understudy.students.base import StudentModule, block_size, remembered
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 """(block index, step index, shape [B, b, C, h, w]) -> standard normal noise: seeded, recorded, or any callable."""
@@ -158,7 +158,7 @@ def rollout(
         previous = x0
         index, drawn = index + 1, drawn + size
         if switch is not None:
-            history = student.remembered([*history, x0])
+            history = remembered(student, [*history, x0])
 
 
 def _draw_block(

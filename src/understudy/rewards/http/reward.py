@@ -118,10 +118,14 @@ def build(config: HttpRewardConfig) -> HttpReward:
 
 
 def _check_address(config: HttpRewardConfig) -> None:
-    parts = urlsplit(config.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(config.url)
+        host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        host = None
+    if not host:
         raise ConfigError(f"reward url {config.url!r} is no address; write it as https://host/path")
-    if parts.scheme == "http" and not config.plain_http and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not config.plain_http and not _is_loopback(host):
         raise ConfigError(
             f"reward url {config.url} is plain http to another machine, which anybody between can read and change: use "
             "https, or set plain_http for a server in your own network"
