@@ -233,7 +233,7 @@ def _fields_of(
                 continue
             listed[tuple(sections.values())] = names
         elif not sections:
-            if name != KIND or len(get_args(spot.options[0])) > 1:  # that of a union was listed with the union
+            if name != KIND:
                 yield ConfigField(names, kind, type_text(spot), _default_text(default), spot.help, about)
             continue
         for each, model in sections.items():
