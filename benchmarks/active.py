@@ -33,7 +33,7 @@ from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.start import load_start
 from understudy.students.bundle import Bundle
 from understudy.students.rollout import SeededNoise, roll_clip
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.transformer.model import CausalVideoTransformer
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law

@@ -89,9 +89,13 @@ def _dispatch(args: list[str]) -> int:
         rest, overrides = _split(name, rest)
     verb = _parse(name, rest)
     if isinstance(verb, RecipeVerb):
+        from understudy.plugins import named
         from understudy.recipes.files import load_recipe
+        from understudy.recipes.own import own_parts
 
-        return verb.do_with(load_recipe(verb.recipe, overrides))
+        config = load_recipe(verb.recipe, overrides)
+        with named(own_parts(config)):
+            return verb.do_with(config)
     status: int = verb.do()
     return status
 

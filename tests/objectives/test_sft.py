@@ -11,7 +11,7 @@ from understudy.objectives.build import build_objective
 from understudy.objectives.sft.config import SFTConfig
 from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.bundle import Bundle
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.students.transformer.model import CausalVideoTransformer, TransformerSpec
 from understudy.training.data import TeacherClips
 
 LEVELS = (1.0, 0.5)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from understudy import flow
 from understudy.errors import ConfigError
+from understudy.students.base import StudentModule
 from understudy.students.rollout import RecordedNoise, SeededNoise, Start, roll_chain, roll_clip, rollout
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.transformer.model import CausalVideoTransformer
 
 MakeStudent = Callable[..., CausalVideoTransformer]
 
@@ -17,14 +18,16 @@ PROMPTS = ("a red ball falls", "ball", "a ball", "")
 SHAPE = (4, 2, 2)
 
 
-class Stub:
+class Stub(StudentModule):
     """A student that knows what to draw: its velocity leads every state to frame ``k``'s own target exactly."""
 
     device = torch.device("cpu")
+    latent_shape = (4, 2, 2)
+    block_list = (1,)
 
     def __init__(self, target: Tensor, block_frames: int = 1, exact: bool = True) -> None:
-        self.target, self.block_frames, self.exact = target, block_frames, exact
-        self.latent_shape = tuple(target.shape[2:])
+        super().__init__()
+        self.target, self.block_list, self.exact = target, (block_frames,), exact
         self.calls: list[str] = []
         self.states: list[tuple[Tensor, Tensor]] = []
         self.committed: list[Tensor] = []

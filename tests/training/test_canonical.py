@@ -10,7 +10,7 @@ from understudy.codecs.base import to_frames, to_tensor
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ClipError
 from understudy.students.bundle import ClipForm
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.transformer.model import CausalVideoTransformer
 from understudy.training.canonical import Rerender, encode_clips, rerender
 
 MakeStudent = Callable[..., CausalVideoTransformer]

@@ -29,11 +29,11 @@ class Discriminator(nn.Module):
 
     @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Return what the network knows of the prompts, one row each [B, ...]."""
+        """Return what the network knows of the prompts, one row each [B, D]."""
 
     @abstractmethod
     def logits(self, prepared: Tensor, text: Tensor) -> Tensor:
-        """Return scores [B] of prepared clips [B, T', 3, H', W'] for rows [B, ...] of ``encode_text``."""
+        """Return scores [B] of prepared clips [B, T', 3, H', W'] for rows [B, D] of ``encode_text``."""
 
     def score(self, clips: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return scores [B] of canonical clips [B, T, 3, H, W] in [0, 1], without instance noise."""

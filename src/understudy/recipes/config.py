@@ -1,7 +1,7 @@
 """One typed, frozen description of a run. Unknown keys are errors; the resolved description is saved beside the run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, field_validator
 
@@ -183,6 +183,21 @@ class StudentSection(Section):
     recompute: float = Field(1.0, ge=0, le=1)
     """Share of a public checkpoint's layers that are made anew in the backward pass: less memory, more time."""
 
+    what: ClassVar[str] = "student"
+
+    _given: Any = PrivateAttr(default=None)
+
+    def holding(self, given: Any) -> Self:
+        """Return the section with a bundle, or the function that makes one, that is there already and wins."""
+        section = self.model_copy()
+        section._given = given
+        return section
+
+    @property
+    def given(self) -> Any:
+        """The bundle or function that it holds, or None."""
+        return self._given
+
 
 class StudentConfig(StudentSection):
     """A student that has a name: it ships, lies in a folder, or is a public checkpoint."""
@@ -198,21 +213,6 @@ class PythonStudentConfig(StudentSection):
     """A class or function of yours, as module:Name, that returns an understudy.Bundle."""
     settings: dict[str, Any] = Field({})
     """Keyword arguments for it."""
-
-    _given: Any = PrivateAttr(default=None)
-
-    @classmethod
-    def holding(cls, given: Any, call: str, section: StudentSection) -> Self:
-        """Return the section of a bundle that is there already, with the other fields of ``section``."""
-        fields = section.model_dump(include=set(StudentSection.model_fields))
-        made = cls(call=call, **fields)
-        made._given = given
-        return made
-
-    @property
-    def given(self) -> Any:
-        """The bundle that it holds, or None."""
-        return self._given
 
 
 class TrainConfig(Section):

@@ -10,8 +10,10 @@ from understudy.errors import CheckpointError
 from understudy.evaluation.report import write_report
 from understudy.files import ensure_folder
 from understudy.objectives.gauges import shortcut_warning
+from understudy.plugins import named
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
+from understudy.recipes.own import own_parts
 from understudy.run.arm import save_arm, train_arm
 from understudy.run.checks import check
 from understudy.run.clips import even_step, remarks, training_clips
@@ -53,7 +55,8 @@ def run(config: RunConfig, watchers: Mapping[str, Tracker] | None = None) -> Pat
     claim(config)
     log = RunLog(out)
     values = config.model_dump(mode="json")
-    with closing(open_tracking(config.track, out, config.name, values, log.say)) as log.tracking:
+    tracking = open_tracking(config.track, out, config.name, values, log.say)
+    with named(own_parts(config)), closing(tracking) as log.tracking:
         for name, watcher in (watchers or {}).items():
             log.tracking.add(name, watcher)
         for line in (*map(str, found), *said, *notes(config, bundle)):
@@ -123,7 +126,12 @@ def evaluate(run_folder: Path, config: RunConfig | None = None) -> dict[str, Any
     if not (run_folder / "config.yaml").is_file() or not (run_folder / "student" / "config.json").is_file():
         raise CheckpointError(f"{run_folder} holds no finished run: run `understudy train` with its recipe first")
     config = (config or load_recipe(run_folder / "config.yaml")).model_copy(update={"out": run_folder})
-    log = RunLog(run_folder)
+    with named(own_parts(config)):
+        return _measured_again(config, RunLog(run_folder))
+
+
+def _measured_again(config: RunConfig, log: RunLog) -> dict[str, Any]:
+    """Measure every arm of a run, and return its summary."""
     bundle = load_start(config)
     measuring = evaluator(config, bundle)
     for name in ("start", *config.compare, main_arm(config)):
@@ -135,5 +143,5 @@ def evaluate(run_folder: Path, config: RunConfig | None = None) -> dict[str, Any
     log.results.pop("teacher", None)
     log.once("teacher", measuring.teacher_floor)
     summarise(config, log)
-    summary: dict[str, Any] = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
     return summary

@@ -25,21 +25,14 @@ from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from understudy.reading import Unreadable, open_regular, read_json
 from understudy.spec_fields import MOST_FRAMES
-from understudy.students.anyflow import AnyFlowStudent
 from understudy.students.base import StudentModule
-from understudy.students.transformer import CausalVideoTransformer
-from understudy.students.wan.model import WanStudent
+from understudy.students.kinds import student_kind
 
 BUILTIN: Final = "builtin:"
 SHARED_CODEC: Final = "builtin:codec"
 _ASSETS: Final = Path(__file__).parent.parent / "assets"
 _FORMAT: Final = 1
 # By the names in config.json; an entry that needs an extra imports it when it is asked for.
-_STUDENTS: Final[dict[str, type[StudentModule]]] = {
-    CausalVideoTransformer.kind: CausalVideoTransformer,
-    AnyFlowStudent.kind: AnyFlowStudent,
-    WanStudent.kind: WanStudent,
-}
 _CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
     SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config)),
     WanCodec.kind: lambda config: load_wan_codec(**_wan_codec(**config)),
@@ -127,7 +120,7 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
     folder = bundle_folder(str(name))
     config = _read_config(folder)
     try:
-        kind, sizes = _STUDENTS[config["kind"]], config["student"]
+        kind, sizes = student_kind(config["kind"]), config["student"]
         own_kind, own_sizes = config.get("codec_kind", SmallCodec.kind), config["codec"]
         path, codec_path = _file(folder, "student"), _codec_file(folder, config.get("codec_weights"))
         _check_depth(sizes, len(shapes_of(path)), folder)
@@ -294,7 +287,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
 
 def own_state(module: nn.Module) -> dict[str, Tensor]:
     """Return the state dict of ``module`` without what it borrows from the start student; see ``students.lora``."""
-    borrowed: frozenset[str] = getattr(module, "borrowed", frozenset())
+    borrowed = module.borrowed if isinstance(module, StudentModule) else frozenset()
     return {key: tensor for key, tensor in module.state_dict().items() if key not in borrowed}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from understudy.clips import Clip, resample
 from understudy.codecs.base import Codec, to_tensor
 from understudy.flow import Levels, level_lists
-from understudy.students.base import Student, StudentModule
+from understudy.students.base import StudentModule
 from understudy.students.bundle import ClipForm
 from understudy.students.rollout import SeededNoise, Start, roll_clip
 
@@ -64,7 +64,7 @@ def levels_below(level: float, sampler: Levels) -> Levels:
 
 @torch.no_grad()
 def rerender(
-    student: Student,
+    student: StudentModule,
     latents: Tensor,
     prompts: Sequence[str],
     levels: Levels,

@@ -88,6 +88,7 @@ class AnyFlowStudent(StudentModule):
 
     kind: ClassVar[str] = "anyflow-far"
     rolls: ClassVar[bool] = False
+    renoises: ClassVar[bool] = False
     spec: AnyFlowSpec
     net: Any
 
