@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from understudy.clips import Clip, decode_mp4
 from understudy.codecs.base import to_frames
 from understudy.discriminators.base import Discriminator
 from understudy.evaluation.law import law_error
@@ -39,6 +38,7 @@ from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law
 from understudy.training.data import teacher_clips
 from understudy.training.state import TrainState
+from understudy.video.clips import Clip, decode_mp4
 
 ROLLOUTS = 4
 

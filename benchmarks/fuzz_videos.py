@@ -21,10 +21,10 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from understudy.clips import Clip, ClipForm, encode_mp4
-from understudy.decoding import Limits
 from understudy.errors import ClipError
-from understudy.ingest.guard import Guard
+from understudy.video.clips import Clip, ClipForm, encode_mp4
+from understudy.video.decoding import Limits
+from understudy.video.ingest.guard import Guard
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 _SOURCES = (

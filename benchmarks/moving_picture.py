@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import understudy as us
-from understudy.clips import decode_mp4
 from understudy.teachers.build import build
+from understudy.video.clips import decode_mp4
 
 PROMPTS = (
     "a small red ball is thrown to the left",

@@ -16,13 +16,13 @@ import torch
 
 from understudy.bench import cell as bench
 from understudy.bench.suite import cells, load_suite
-from understudy.clips import Clip
 from understudy.evaluation.law import law_error
 from understudy.evaluation.parse import track
 from understudy.run.clips import collect
 from understudy.run.process import keep_freed_memory
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law
+from understudy.video.clips import Clip
 
 SHOWN: Final = ("law_error", "motion_distance", "look_error", "sharpness", "permanence")
 REWARD: Final = {

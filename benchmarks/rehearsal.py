@@ -29,7 +29,6 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from understudy.clips import Clip, write_mp4
 from understudy.codecs.wan_files import diffusers_name
 from understudy.discriminators.videoreward.files import load_videoreward
 from understudy.discriminators.videoreward.model import RATINGS, VideoRewardSpec
@@ -38,6 +37,7 @@ from understudy.students.checkpoints.adapter import with_adapter
 from understudy.students.checkpoints.layout import WanSizes, shapes
 from understudy.students.checkpoints.read import read_checkpoint
 from understudy.students.umt5_files import transformers_name
+from understudy.video.clips import Clip, write_mp4
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = ("a red ball falls", "a blue ball falls", "a red ball", "a blue ball")

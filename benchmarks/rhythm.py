@@ -23,10 +23,10 @@ import torch
 from av.video.frame import VideoFrame
 from torch import Tensor
 
-from understudy.clips import Clip, resample
 from understudy.discriminators.clip_cnn.network import ClipCnn, ClipCnnSpec
 from understudy.objectives.gauges import pair_accuracy, shortcut_probe
 from understudy.objectives.losses import paired_loss
+from understudy.video.clips import Clip, resample
 
 Frames = npt.NDArray[np.uint8]
 SIZE, LENGTH, RATE = 48, 41, 16.0

@@ -18,7 +18,6 @@ import torch
 from oracle import minus_law_error
 from torch import Tensor
 
-from understudy.clips import Clip
 from understudy.codecs.base import to_frames
 from understudy.objectives.adversary import Adversary, network_of
 from understudy.objectives.build import build_objective
@@ -32,6 +31,7 @@ from understudy.run.process import keep_freed_memory
 from understudy.run.start import load_start
 from understudy.training.data import teacher_clips
 from understudy.training.state import TrainState
+from understudy.video.clips import Clip
 
 SHADOWS: Final[dict[str, dict[str, Any]]] = {
     "own": {},

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from understudy.clips import decode_mp4
 from understudy.objectives.build import build_objective
 from understudy.objectives.on_policy import OnPolicy
 from understudy.recipes.files import load_recipe
@@ -24,6 +23,7 @@ from understudy.run.prompts import training_prompts
 from understudy.run.start import load_start
 from understudy.teachers.base import ClipParams
 from understudy.training.data import teacher_clips
+from understudy.video.clips import decode_mp4
 
 
 class Timed:

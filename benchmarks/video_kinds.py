@@ -3,7 +3,7 @@
     python benchmarks/video_kinds.py [--markdown FILE]
 
 Every kind is written by an encoder, probed and read in the guarded process, and compared with what a player shows. The
-tests run the same list (tests/ingest/test_kinds.py).
+tests run the same list (tests/video/ingest/test_kinds.py).
 """
 
 import argparse
@@ -21,9 +21,9 @@ import numpy.typing as npt
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 
-from understudy.clips import ClipForm
 from understudy.errors import ClipError
-from understudy.ingest.guard import Guard
+from understudy.video.clips import ClipForm
+from understudy.video.ingest.guard import Guard
 
 Frames = npt.NDArray[np.uint8]
 HEIGHT, WIDTH, RATE = 48, 64, 24

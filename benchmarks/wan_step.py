@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from understudy.clips import ClipForm
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.build import build_objective
@@ -33,6 +32,7 @@ from understudy.students.wan.spec import WanSpec, preset, wan_1_3b
 from understudy.training.data import TeacherClips
 from understudy.training.state import TrainState
 from understudy.training.update import student_update
+from understudy.video.clips import ClipForm
 
 TINY = WanSpec(
     dim=48,

@@ -12,9 +12,9 @@ import yaml
 
 import understudy as us
 from understudy.cli import main
-from understudy.clips import decode_mp4
 from understudy.errors import CheckpointError, ConfigError, PluginError
 from understudy.recipes.files import load_recipe
+from understudy.video.clips import decode_mp4
 
 
 @pytest.fixture

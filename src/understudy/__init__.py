@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from understudy.api import Run, Stream, Student, load, recipe
-    from understudy.clips import Clip, ClipForm
     from understudy.discriminators.base import Discriminator
     from understudy.errors import PluginError, PromptRejected, TeacherError, UnderstudyError
     from understudy.objectives.inputs import Inputs
@@ -30,12 +29,13 @@ if TYPE_CHECKING:
     from understudy.tracking.events import Event
     from understudy.training.loop import Objective
     from understudy.training.state import StepReport, TrainState, new_state
+    from understudy.video.clips import Clip, ClipForm
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "api": ("Run", "Stream", "Student", "load", "recipe"),
-    "clips": ("Clip", "ClipForm"),
+    "video.clips": ("Clip", "ClipForm"),
     "discriminators.base": ("Discriminator",),
     "errors": ("PluginError", "PromptRejected", "TeacherError", "UnderstudyError"),
     "objectives.inputs": ("Inputs",),

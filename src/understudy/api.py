@@ -18,13 +18,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from understudy.clips import Clip
 from understudy.discriminators.base import Discriminator
 from understudy.discriminators.config import JudgeConfig
 from understudy.discriminators.python.config import PythonDiscriminatorConfig
 from understudy.errors import CheckpointError, ConfigError
 from understudy.evaluation.report import write_report
-from understudy.mp4 import Frames
 from understudy.objectives.config import ScoredConfig
 from understudy.objectives.inputs import Inputs
 from understudy.objectives.python.config import PythonObjectiveConfig
@@ -45,6 +43,8 @@ from understudy.teachers.base import JobTeacher, Teacher
 from understudy.teachers.python.config import PythonTeacherConfig
 from understudy.tracking.events import Event, EventTracker
 from understudy.training.loop import Objective
+from understudy.video.clips import Clip
+from understudy.video.mp4 import Frames
 
 __all__ = ["Run", "Stream", "Student", "load", "recipe"]
 

@@ -24,9 +24,8 @@ from tyro.conf import subcommand
 from understudy import __version__
 from understudy.commands import VERBS
 from understudy.commands.base import RecipeVerb, UsageError
-from understudy.errors import UnderstudyError
-from understudy.shown import shown
-from understudy.stopping import terminable
+from understudy.errors import UnderstudyError, shown
+from understudy.run.stopping import terminable
 
 _PROGRAM: Final = "understudy"
 _ABOUT: Final = """Distil any video generator that you can only watch into a causal video model that you own.

@@ -18,14 +18,10 @@ import numpy as np
 import torch
 
 from understudy.advice import advise, look_at
-from understudy.clips import Clip, Fit, decode_mp4, encode_mp4, is_long_enough
 from understudy.collection.store import ClipRecord, ClipStore, record_key
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
-from understudy.ingest.guard import probe
-from understudy.ingest.survey import Remark, objection, played, survey
-from understudy.ingest.tars import VIDEO_SUFFIXES
 from understudy.objectives.gauges import ADVICE, name_regime
 from understudy.objectives.reference import departures, load_reference
 from understudy.recipes.config import RunConfig
@@ -48,6 +44,10 @@ from understudy.teachers.folder.teacher import FolderTeacher
 from understudy.teachers.world import grammar
 from understudy.teachers.world.teacher import WorldTeacher
 from understudy.training.checkpoint import checkpoints, verify_checkpoint
+from understudy.video.clips import Clip, Fit, decode_mp4, encode_mp4, is_long_enough
+from understudy.video.ingest.guard import probe
+from understudy.video.ingest.survey import Remark, objection, played, survey
+from understudy.video.ingest.tars import VIDEO_SUFFIXES
 
 _PACKAGES: Final = (
     "av", "matplotlib", "numpy", "pillow", "pydantic", "pymunk", "pyyaml", "rich", "safetensors", "tyro",

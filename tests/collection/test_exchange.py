@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from understudy import cli
-from understudy.clips import Clip, encode_mp4
 from understudy.collection.exchange import duplicates, unique
 from understudy.collection.store import ClipStore, Origin
-from understudy.ingest.guard import probe_bytes
+from understudy.video.clips import Clip, encode_mp4
+from understudy.video.ingest.guard import probe_bytes
 
 
 def fill(path: Path, levels: tuple[int, ...] = (0, 90, 180), extra: bytes = b"") -> ClipStore:

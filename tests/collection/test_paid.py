@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from understudy.clips import Clip, encode_mp4
 from understudy.collection.collect import CollectReport, Job, Policy, collect
 from understudy.collection.ledger import Budget, Ledger
 from understudy.collection.policy import kind_of
@@ -28,6 +27,7 @@ from understudy.errors import (
     TransientError,
 )
 from understudy.teachers.base import ClipParams, ClipRequest, JobStatus, Terms
+from understudy.video.clips import Clip, encode_mp4
 
 CLIP = encode_mp4(Clip(np.full((2, 8, 8, 3), 90, np.uint8), 8))
 FAST = {"poll": 0.01, "first_wait": 0.01, "longest_wait": 0.05, "tries": 3, "downloads": 2}

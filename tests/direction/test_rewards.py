@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.grpo.config import PolicyGradientConfig
 from understudy.objectives.on_policy import OnPolicy
 from understudy.objectives.rewards import RewardVerdict
 from understudy.rewards.python.config import PythonRewardConfig
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint
+from understudy.video.clips import Clip
 
 TRAIN = {"steps": 10, "prompts": 4, "lr": 5e-2, "decay": 0.0}
 JUDGE = {"warmup": 1, "pool": 8, "steps": 1, "redraws": 1}

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.clips import Clip, decode_mp4, encode_mp4, resample
 from understudy.errors import ClipError
 from understudy.evaluation import metrics as m
 from understudy.evaluation import motion, picture
@@ -16,6 +15,7 @@ from understudy.evaluation.metrics import ClipSet, Metric, Reference
 from understudy.evaluation.parse import Track
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world.teacher import WorldTeacher
+from understudy.video.clips import Clip, decode_mp4, encode_mp4, resample
 
 PROMPTS = (
     "a small red ball is dropped",

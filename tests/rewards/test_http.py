@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from understudy.clips import Clip, decode_mp4
 from understudy.errors import ConfigError, PluginError
 from understudy.rewards.build import build_reward
 from understudy.rewards.http.config import HttpRewardConfig
+from understudy.video.clips import Clip, decode_mp4
 
 pytest.importorskip("httpx")
 

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from understudy.cli import main
-from understudy.clips import Clip, ClipForm, encode_mp4
 from understudy.collection.collect import Policy, plan_jobs
 from understudy.collection.collect import collect as collect_jobs
 from understudy.collection.exchange import unique
 from understudy.collection.store import ClipStore
 from understudy.doctor import diagnose
 from understudy.errors import ClipError, ConfigError, TeacherStopped
-from understudy.ingest.survey import common_step, objection, rhythm, survey, too_short
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.run.clips import collect, collected, even_step, training_clips
 from understudy.run.measure import evaluator
 from understudy.run.start import load_start, start_form
 from understudy.teachers.base import ClipParams, ClipRequest, JobStatus
+from understudy.video.clips import Clip, ClipForm, encode_mp4
+from understudy.video.ingest.survey import common_step, objection, rhythm, survey, too_short
 
 RECIPE = """
 name: mine

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from understudy.clips import ClipForm
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ConfigError, PromptRejected
 from understudy.serving.catalogue import Catalogue, Plan, Settings
@@ -14,6 +13,7 @@ from understudy.serving.scheduler import Limits, Scheduler, Session
 from understudy.students.bundle import Bundle
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import WanSpec
+from understudy.video.clips import ClipForm
 
 RED, BLUE = "a small red ball is dropped", "a large blue ball bounces"
 WAN = WanSpec(

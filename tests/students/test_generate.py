@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from understudy.clips import Clip, write_mp4
 from understudy.errors import ClipError, ConfigError
-from understudy.mp4 import Frames
 from understudy.students.base import remembered
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.generate import ClipStream, draw_clips, read_given, stream_clip
+from understudy.video.clips import Clip, write_mp4
+from understudy.video.mp4 import Frames
 
 PROMPT, OTHER = "a small red ball is dropped", "a large blue box slides"
 

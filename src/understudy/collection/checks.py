@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from understudy.decoding import Limits
-from understudy.ingest.c2pa import check_training_allowed
-from understudy.ingest.facts import measure
-from understudy.ingest.guard import probe
+from understudy.video.decoding import Limits
+from understudy.video.ingest.c2pa import check_training_allowed
+from understudy.video.ingest.facts import measure
+from understudy.video.ingest.guard import probe
 
 Check = Callable[[Path], dict[str, object]]
 """Says what arrived in a file, or raises ClipError when it is no clip."""

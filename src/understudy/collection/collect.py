@@ -15,9 +15,9 @@ from understudy.collection.store import ClipStore, record_key
 from understudy.collection.worker import Worker
 from understudy.errors import CollectionIncomplete, ConfigError, TeacherStopped
 from understudy.files import sha256_hex
-from understudy.ingest.guard import start_guards
 from understudy.prompts import normalise
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher, Terms, as_jobs
+from understudy.video.ingest.guard import start_guards
 
 __all__ = ["CollectReport", "Estimate", "Job", "Policy", "collect", "describe", "permitted", "plan_jobs"]
 

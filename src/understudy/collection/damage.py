@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from understudy.clips import Clip, decode_mp4, encode_mp4, resample
 from understudy.recipes.config import DamageConfig
+from understudy.video.clips import Clip, decode_mp4, encode_mp4, resample
 
 Pairs = list[tuple[str, Clip]]
 

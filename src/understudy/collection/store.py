@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from understudy.clips import Clip, ClipForm, Fit, read_file
 from understudy.errors import ClipError, StoreError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
-from understudy.ingest.guard import GuardPool, read_clip
 from understudy.prompts import normalise
 from understudy.reading import Unreadable, open_regular
 from understudy.tables import read_json
+from understudy.video.clips import Clip, ClipForm, Fit, read_file
+from understudy.video.ingest.guard import GuardPool, read_clip
 
 try:
     import fcntl
@@ -47,7 +47,7 @@ class ClipRecord:
         prompt: normalised text.
         teacher: the teacher's name with its version.
         asked: the clip parameters asked for; what was left to the teacher is absent.
-        received: what arrived, as `understudy.ingest.probe` says it; empty when rejected.
+        received: what arrived, as `understudy.video.ingest.probe` says it; empty when rejected.
         seed: the seed asked for.
         clip: SHA-256 of the mp4 file; None when rejected.
         time: when it was recorded, ISO 8601 in UTC.
@@ -204,7 +204,7 @@ class ClipStore:
         Args:
             origin: what was asked of whom.
             data: the mp4 file, which has to decode.
-            received: what arrived, as `understudy.ingest.guard.probe` says it.
+            received: what arrived, as `understudy.video.ingest.guard.probe` says it.
             provenance: what else is worth keeping.
 
         Raises:

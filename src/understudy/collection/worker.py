@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from understudy.clips import read_file
 from understudy.collection.asking import Asker, LeftOpen, Lost, Unreachable, Unsure, Unusable
 from understudy.collection.checks import Check, check_own_file, check_video
 from understudy.collection.delivery import Delivery, file_of
@@ -24,6 +23,7 @@ from understudy.errors import (
     UnderstudyError,
 )
 from understudy.teachers.base import ClipParams, ClipRequest, GivesUp, JobStatus, JobTeacher, ListsJobs
+from understudy.video.clips import read_file
 
 _PATIENCE = 1.0  # seconds that a finished clip waits for places at the teacher to be filled
 

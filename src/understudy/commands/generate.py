@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from understudy.commands.base import UsageError, Verb, say
-from understudy.shown import shown
+from understudy.errors import shown
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class Report(Verb):
         """Write it again."""
         check_run_folder(self.run)
         from understudy.evaluation.report import write_report
-        from understudy.run_lock import holding
+        from understudy.run.lock import holding
 
         with holding(self.run, make=False):
             say(write_report(self.run))

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from understudy.commands.base import Verb, say
-from understudy.errors import ConfigError
-from understudy.shown import shown
+from understudy.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,9 +193,9 @@ class StoreImport(Verb):
 
     def _clips(self) -> "Iterator[Incoming]":
         from understudy.collection.exchange import Incoming
-        from understudy.ingest.tars import tar_clips
         from understudy.teachers.base import ClipParams
         from understudy.teachers.folder.teacher import FolderTeacher
+        from understudy.video.ingest.tars import tar_clips
 
         if self.source.is_dir():
             folder = FolderTeacher(self.source, terms=self.terms)

@@ -16,7 +16,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.clips import Clip, laplacian_variance
 from understudy.errors import ClipError, PromptRejected
 from understudy.evaluation.frechet import features, frechet
 from understudy.evaluation.law import law_error
@@ -25,6 +24,7 @@ from understudy.evaluation.parse import track
 from understudy.evaluation.picture import picture_metrics, pixel_metrics
 from understudy.teachers.world.grammar import Scene, parse
 from understudy.teachers.world.physics import Law
+from understudy.video.clips import Clip, laplacian_variance
 
 _Array = NDArray[np.float64]
 

@@ -8,13 +8,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.clips import laplacian_variance
 from understudy.evaluation.law import LawFit
 from understudy.evaluation.motion import filled
 from understudy.evaluation.parse import Track
 from understudy.teachers.world.grammar import Scene
 from understudy.teachers.world.looks import HOUSE, render
 from understudy.teachers.world.physics import RADIUS, States
+from understudy.video.clips import laplacian_variance
 
 _Array = NDArray[np.float64]
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip
 from understudy.codecs.base import Codec, to_frames
 from understudy.errors import PluginError
 from understudy.objectives import losses
@@ -19,6 +18,7 @@ from understudy.plugins import guarded
 from understudy.rewards.base import Reward
 from understudy.students.base import StudentModule
 from understudy.training.state import TrainState
+from understudy.video.clips import Clip
 
 _DECODED_AT_ONCE = 16  # clips
 _LARGEST = 1e18  # of a score: it is squared in float32

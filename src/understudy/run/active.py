@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip
 from understudy.collection.store import ClipStore
 from understudy.discriminators.base import Discriminator
 from understudy.discriminators.build import build_discriminator
@@ -28,6 +27,7 @@ from understudy.students.rollout import SeededNoise, clips_at_once, roll_clip
 from understudy.training.canonical import levels_below, rerender
 from understudy.training.checkpoint import checkpoints, verify_checkpoint
 from understudy.training.data import teacher_clips
+from understudy.video.clips import Clip
 
 _WEIGHTS = "module.discriminator."
 

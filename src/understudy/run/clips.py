@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from understudy.clips import Clip, ClipForm, resample
 from understudy.collection.collect import CollectReport, Estimate, Job, Policy, plan_jobs
 from understudy.collection.collect import collect as collect_jobs
 from understudy.collection.damage import damaged, limited
@@ -13,7 +12,14 @@ from understudy.collection.exchange import unique
 from understudy.collection.ledger import Budget
 from understudy.collection.store import ClipRecord, ClipStore
 from understudy.errors import ClipError, ConfigError, StoreError
-from understudy.ingest.survey import (
+from understudy.recipes.config import DamageConfig, RunConfig
+from understudy.run.prompts import held_out_prompts, training_prompts
+from understudy.run.start import start_form
+from understudy.teachers.base import JobTeacher, Teacher
+from understudy.teachers.build import build
+from understudy.teachers.world.config import WorldTeacherConfig
+from understudy.video.clips import Clip, ClipForm, resample
+from understudy.video.ingest.survey import (
     Remark,
     common_step,
     consequence,
@@ -24,12 +30,6 @@ from understudy.ingest.survey import (
     survey,
     too_short,
 )
-from understudy.recipes.config import DamageConfig, RunConfig
-from understudy.run.prompts import held_out_prompts, training_prompts
-from understudy.run.start import start_form
-from understudy.teachers.base import JobTeacher, Teacher
-from understudy.teachers.build import build
-from understudy.teachers.world.config import WorldTeacherConfig
 
 _Progress = Callable[[CollectReport], None]
 _Say = Callable[[str], None]
@@ -177,7 +177,7 @@ def forewarning(config: RunConfig) -> list[str]:
 
 
 def remarks(config: RunConfig, held_out: bool = False) -> list[Remark]:
-    """Return what is to be said of the clips that are there; see `understudy.ingest.survey`."""
+    """Return what is to be said of the clips that are there; see `understudy.video.ingest.survey`."""
     came = [(_named(r), r.received) for r in _came(config, held_out)]
     return survey(came, start_form(config), config.clips.fit)
 

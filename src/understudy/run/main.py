@@ -19,6 +19,7 @@ from understudy.run.checks import check
 from understudy.run.clips import even_step, remarks, training_clips
 from understudy.run.folder import arm_folder, check_claim, claim, main_arm, summarise
 from understudy.run.identity import config_hash
+from understudy.run.lock import while_holding
 from understudy.run.log import RunLog, verdicts
 from understudy.run.measure import evaluator
 from understudy.run.preflight import refuse
@@ -26,7 +27,6 @@ from understudy.run.process import prepare_process
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import notes
 from understudy.run.start import check_settings, load_start
-from understudy.run_lock import while_holding
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.tracking.base import Tracker

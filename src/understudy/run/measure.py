@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from understudy.clips import Clip, write_mp4
 from understudy.codecs.base import to_frames, to_tensor
 from understudy.errors import ConfigError
 from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
@@ -19,6 +18,7 @@ from understudy.run.clips import collect_held_out
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle
 from understudy.students.generate import draw_clips
+from understudy.video.clips import Clip, write_mp4
 
 _EVALUATION_SEED: Final = 10_000
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from understudy import flow
-from understudy.clips import ClipForm
 from understudy.codecs.wan import load_wan_codec
 from understudy.errors import ConfigError, PluginError, UnderstudyError
 from understudy.plugins import guarded, load
@@ -15,6 +14,7 @@ from understudy.students.bundle import Bundle, bundle_form, load_bundle, read_te
 from understudy.students.checkpoints.read import names_public_checkpoint
 from understudy.students.checkpoints.start import chosen_preset, clip_form, public_bundle
 from understudy.students.umt5 import UMT5Text
+from understudy.video.clips import ClipForm
 
 
 def start_form(config: RunConfig) -> ClipForm | None:

@@ -9,13 +9,13 @@ import numpy as np
 
 from understudy import flow
 from understudy.errors import ConfigError, PromptRejected
-from understudy.mp4 import Frames
 from understudy.prompts import clean, normalise
 from understudy.serving.protocol import StudentFacts
 from understudy.serving.scheduler import Limits
 from understudy.students.bundle import Bundle
 from understudy.students.generate import ClipStream, Drawn
 from understudy.students.text import cut_prompts
+from understudy.video.mp4 import Frames
 
 
 class SideBySide:

@@ -17,16 +17,16 @@ from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
 from understudy import flow
-from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule, latent_frames
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
+from understudy.codecs.spec_fields import MOST_FRAMES
 from understudy.codecs.wan import WanCodec, load_wan_codec
 from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from understudy.reading import Unreadable, open_regular, read_json
-from understudy.spec_fields import MOST_FRAMES
 from understudy.students.base import StudentModule
 from understudy.students.kinds import student_kind
+from understudy.video.clips import ClipForm
 
 BUILTIN: Final = "builtin:"
 SHARED_CODEC: Final = "builtin:codec"

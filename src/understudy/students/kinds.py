@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 from understudy.errors import ConfigError
 from understudy.students.base import StudentModule
@@ -60,7 +60,7 @@ def shipped_kinds() -> dict[str, type[StudentModule]]:
     return found
 
 
-def _below(cls: type[StudentModule]) -> Iterator[type[StudentModule]]:
+def _below(cls: Any) -> Iterator[type[StudentModule]]:
     for child in cls.__subclasses__():
         yield child
         yield from _below(child)

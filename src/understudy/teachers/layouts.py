@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from understudy.errors import ConfigError
-from understudy.ingest.tars import VIDEO_SUFFIXES, TarClip, tar_clips
 from understudy.prompts import PROMPT_COLUMNS, clean
 from understudy.tables import TABLES, cell, read_lines, read_object, read_table, read_text
+from understudy.video.ingest.tars import VIDEO_SUFFIXES, TarClip, tar_clips
 
 FILE_COLUMNS: Final = (
     *("file", "file_name", "filename", "video", "path", "video_path"),

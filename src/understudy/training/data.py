@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip
 from understudy.codecs.base import Codec
 from understudy.errors import ConfigError
 from understudy.students.bundle import ClipForm
 from understudy.training.canonical import encode_clips
+from understudy.video.clips import Clip
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from understudy.clips import Clip, encode_mp4, encode_png
 from understudy.errors import ConfigError, MissingExtra, PluginError
 from understudy.rewards.http.config import HttpRewardConfig
+from understudy.video.clips import Clip, encode_mp4, encode_png
 
 _LONGEST_ANSWER = 1 << 20  # bytes; a score is a few
 _LARGEST = 1e18  # of a score: it is squared in float32

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from understudy.codecs.spec_fields import check_fields
 from understudy.errors import CheckpointError, ConfigError, MissingExtra
-from understudy.spec_fields import check_fields
 from understudy.students.base import StudentModule
 from understudy.students.umt5 import UMT5Text
 

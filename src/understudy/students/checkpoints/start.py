@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import torch
 
-from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule
 from understudy.codecs.wan import WanCodec
 from understudy.errors import CheckpointError, ConfigError
@@ -17,6 +16,7 @@ from understudy.students.checkpoints.layout import WanSizes
 from understudy.students.checkpoints.read import Checkpoint, read_checkpoint
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import PRESETS, WanPreset, WanSpec, preset
+from understudy.video.clips import ClipForm
 
 _SAME: Final = (
     "dim",

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from understudy import flow
+from understudy.codecs.spec_fields import check_fields
 from understudy.errors import ConfigError
-from understudy.spec_fields import check_fields
 from understudy.students.base import StudentModule
 from understudy.students.text import TextEncoder, Tokenizer
 

@@ -13,13 +13,13 @@ from urllib.parse import quote, urlencode
 
 from understudy.errors import ConfigError, JobForgotten, TeacherStopped, TransientError
 from understudy.files import sha256_hex
-from understudy.ingest.tars import VIDEO_SUFFIXES
 from understudy.tables import read_json
 from understudy.teachers.base import ClipParams, ClipRequest, JobStatus, Terms
 from understudy.teachers.comfyui.config import ComfyTeacherConfig
 from understudy.teachers.fields import fill, request_fields
 from understudy.teachers.replies import Reply, one_line
 from understudy.teachers.web import Web
+from understudy.video.ingest.tars import VIDEO_SUFFIXES
 
 _JOBS = uuid.UUID("6f1c9a52-3f0e-5c1b-9d64-0b2f6a7c8e31")  # names our jobs: the same submission, the same id
 

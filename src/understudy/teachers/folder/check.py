@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from understudy.clips import ClipForm, Fit, read_file
 from understudy.errors import ClipError, ConfigError, TeacherError
-from understudy.ingest.guard import probe_bytes
-from understudy.ingest.survey import Remark, objection, played, shortlist, survey
-from understudy.ingest.tars import VIDEO_SUFFIXES
 from understudy.teachers.base import ClipParams
 from understudy.teachers.folder.teacher import FolderTeacher
+from understudy.video.clips import ClipForm, Fit, read_file
+from understudy.video.ingest.guard import probe_bytes
+from understudy.video.ingest.survey import Remark, objection, played, shortlist, survey
+from understudy.video.ingest.tars import VIDEO_SUFFIXES
 
 _NAMED: Final = 20  # of many files that cannot be read
 _WORKERS: Final = 2

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from understudy.clips import read_file
 from understudy.errors import ClipError, ConfigError, PromptRejected, TeacherError
 from understudy.files import sha256_hex
-from understudy.ingest.tars import TarClip
 from understudy.prompts import normalise
 from understudy.teachers.base import ClipParams
 from understudy.teachers.folder.config import FolderTeacherConfig
 from understudy.teachers.layouts import find_clips
+from understudy.video.clips import read_file
+from understudy.video.ingest.tars import TarClip
 
 
 class FolderTeacher:

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from understudy.clips import Clip, encode_mp4
 from understudy.errors import PluginError
 from understudy.plugins import guarded
 from understudy.teachers.base import ClipParams, ClipRequest, JobStatus, JobTeacher, Teacher, Terms
 from understudy.teachers.python.config import PythonTeacherConfig
+from understudy.video.clips import Clip, encode_mp4
 
 
 class OwnTeacher:

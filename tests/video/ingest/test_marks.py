@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from understudy.ingest.marks import Marks
+from understudy.video.ingest.marks import Marks
 
 
 def look(frames: np.ndarray) -> Marks:

@@ -14,8 +14,8 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from av.video.stream import VideoStream
 
-from understudy import decoding
 from understudy.errors import ClipError
+from understudy.video import decoding
 
 Frames = npt.NDArray[np.uint8]
 

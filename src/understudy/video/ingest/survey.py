@@ -1,6 +1,6 @@
 """What is said of a set of clips before they are trained on: which are of no use, and what a discriminator could win by.
 
-Works on what was received of each clip (`understudy.ingest.facts.VideoFacts` as JSON), so that nothing is decoded again.
+Works on what was received of each clip (`ingest.facts.VideoFacts` as JSON), so that nothing is decoded again.
 """
 
 import math
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
-from understudy.clips import ClipForm, Fit, is_long_enough
-from understudy.display import HDR, UNTAGGED
+from understudy.video.clips import ClipForm, Fit, is_long_enough
+from understudy.video.display import HDR, UNTAGGED
 
 _KEPT: Final = 0.9  # share of the picture below which a crop is said
 _UNEVEN: Final = 0.075  # of a step, RMS: less is not told apart by the unevenness of the motion (benchmarks/rhythm.py)

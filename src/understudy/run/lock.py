@@ -15,9 +15,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, shown
 from understudy.files import ensure_folder
-from understudy.shown import shown
 
 try:
     import fcntl

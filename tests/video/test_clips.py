@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from understudy.clips import Clip, decode_mp4, encode_mp4, read_mp4, resample, write_mp4
 from understudy.errors import ClipError, UnderstudyError
+from understudy.video.clips import Clip, decode_mp4, encode_mp4, read_mp4, resample, write_mp4
 
 
 def moving_disc(frames: int = 16, size: int = 64) -> npt.NDArray[np.uint8]:

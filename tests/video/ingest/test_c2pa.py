@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.clips import Clip, encode_mp4
 from understudy.errors import TrainingForbidden
-from understudy.ingest import c2pa
-from understudy.ingest.c2pa import check_training_allowed, read_manifest
+from understudy.video.clips import Clip, encode_mp4
+from understudy.video.ingest import c2pa
+from understudy.video.ingest.c2pa import check_training_allowed, read_manifest
 
 CLIP = encode_mp4(Clip(np.zeros((2, 16, 16, 3), np.uint8), 8))
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from understudy.errors import ConfigError
-from understudy.run_lock import LOCK, Busy, group, holding, while_holding
+from understudy.run.lock import LOCK, Busy, group, holding, while_holding
 
-HOLD = "import sys, time; from pathlib import Path; from understudy.run_lock import holding\n"
+HOLD = "import sys, time; from pathlib import Path; from understudy.run.lock import holding\n"
 HOLD += "with holding(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 
 

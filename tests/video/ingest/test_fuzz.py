@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.decoding import Limits
 from understudy.errors import ClipError
-from understudy.ingest.guard import Guard
+from understudy.video.decoding import Limits
+from understudy.video.ingest.guard import Guard
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4")])

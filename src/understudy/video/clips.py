@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from understudy import decoding
-from understudy.decoding import Limits
-from understudy.display import pixels
 from understudy.errors import ClipError
 from understudy.files import write_bytes_atomic
-from understudy.mp4 import Frames, Mp4Encoder
+from understudy.video import decoding
+from understudy.video.decoding import Limits
+from understudy.video.display import pixels
+from understudy.video.mp4 import Frames, Mp4Encoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ def encode_mp4(clip: Clip, crf: float = 8) -> bytes:
 def decode_mp4(data: bytes, source: str = "clip") -> Clip:
     """Decode the first video track of an mp4 of our own in this process; sound is dropped.
 
-    Files of other people go through `understudy.ingest.guard`. Colours follow the file's tags; an untagged file is
+    Files of other people go through `understudy.video.ingest.guard`. Colours follow the file's tags; an untagged file is
     read as BT.601, which is what writers built on FFmpeg put there.
 
     Args:

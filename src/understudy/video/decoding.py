@@ -1,6 +1,6 @@
 """Reading a video file of any kind in this process: what it is, and its frames.
 
-Files of other people belong in the guarded process (`understudy.ingest.guard`), which runs this module under limits.
+Files of other people belong in the guarded process (`understudy.video.ingest.guard`), which runs this module under limits.
 """
 
 import math
@@ -19,7 +19,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from understudy.containers import (
+from understudy.errors import ClipError, UnderstudyError
+from understudy.video.containers import (
     AGAIN,
     MISSING,
     MP4_BOXES,
@@ -29,8 +30,7 @@ from understudy.containers import (
     promised_frames,
     sniff,
 )
-from understudy.display import Display, display_of
-from understudy.errors import ClipError, UnderstudyError
+from understudy.video.display import Display, display_of
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import av
 import numpy as np
 import pytest
 
-from understudy.clips import Clip, decode_mp4, encode_mp4
 from understudy.errors import ClipError
-from understudy.mp4 import FragmentedMp4, Frames, Mp4Encoder
+from understudy.video.clips import Clip, decode_mp4, encode_mp4
+from understudy.video.mp4 import FragmentedMp4, Frames, Mp4Encoder
 
 
 def moving(frames: int, height: int = 32, width: int = 48) -> Frames:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from understudy.clips import Clip, ClipForm, decode_mp4, encode_mp4, fitted, resample
-from understudy.display import Display
 from understudy.errors import ClipError
-from understudy.ingest.guard import Guard, borrow_guard, probe, read_clip
+from understudy.video.clips import Clip, ClipForm, decode_mp4, encode_mp4, fitted, resample
+from understudy.video.display import Display
+from understudy.video.ingest.guard import Guard, borrow_guard, probe, read_clip
 
 
 def _script() -> ModuleType:

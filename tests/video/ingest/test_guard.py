@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.clips import Clip, ClipForm, decode_mp4, encode_mp4, resample, write_mp4
-from understudy.decoding import Limits
 from understudy.errors import ClipError
-from understudy.ingest.facts import VideoFacts
-from understudy.ingest.guard import Guard, GuardPool, probe, probe_bytes, read_clip
+from understudy.video.clips import Clip, ClipForm, decode_mp4, encode_mp4, resample, write_mp4
+from understudy.video.decoding import Limits
+from understudy.video.ingest.facts import VideoFacts
+from understudy.video.ingest.guard import Guard, GuardPool, probe, probe_bytes, read_clip
 
 Video = Callable[..., Path]
 

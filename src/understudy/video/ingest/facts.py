@@ -9,10 +9,10 @@ import numpy as np
 from av.packet import Packet
 from av.video.reformatter import VideoReformatter
 
-from understudy import decoding
-from understudy.decoding import Limits
-from understudy.display import colour_tag, has_alpha, hdr_curve
-from understudy.ingest.marks import Marks
+from understudy.video import decoding
+from understudy.video.decoding import Limits
+from understudy.video.display import colour_tag, has_alpha, hdr_curve
+from understudy.video.ingest.marks import Marks
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class _Seen:
 def measure(file: BinaryIO, source: str, limits: Limits) -> VideoFacts:
     """Decode all of a seekable ``file`` in this process and return what it holds.
 
-    Files of other people go through `understudy.ingest.guard`, whose process calls this.
+    Files of other people go through `understudy.video.ingest.guard`, whose process calls this.
 
     Raises:
         ClipError: no video file, damaged, or beyond a limit.

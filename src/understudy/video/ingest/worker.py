@@ -1,6 +1,6 @@
 """The guarded process: reads requests as JSON lines, decodes one file for each, answers in JSON.
 
-Started by `understudy.ingest.guard` with the file descriptor that decoded frames go to. It limits itself before it opens
+Started by ``ingest.guard`` with the file descriptor that decoded frames go to. It limits itself before it opens
 anything, and speaks nothing but JSON and raw bytes, so that a file that takes it over cannot pass objects to its parent.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from understudy import decoding
-from understudy.clips import ClipForm, Fit, fitted, nearest_frames, resize
-from understudy.decoding import Limits
-from understudy.display import pixels as upright
 from understudy.errors import ClipError
-from understudy.ingest.c2pa import read_manifest
-from understudy.ingest.facts import measure
-from understudy.mp4 import Frames
+from understudy.video import decoding
+from understudy.video.clips import ClipForm, Fit, fitted, nearest_frames, resize
+from understudy.video.decoding import Limits
+from understudy.video.display import pixels as upright
+from understudy.video.ingest.c2pa import read_manifest
+from understudy.video.ingest.facts import measure
+from understudy.video.mp4 import Frames
 
 
 def main() -> None:

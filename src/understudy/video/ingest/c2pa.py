@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from understudy.decoding import sniff
 from understudy.errors import TrainingForbidden
-from understudy.ingest.guard import borrow_guard
+from understudy.video.decoding import sniff
+from understudy.video.ingest.guard import borrow_guard
 
 _UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # of the mp4 box that holds a manifest
 _MIME = {"mp4": "video/mp4", "avi": "video/avi", "gif": "image/gif"}

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from understudy.clips import Clip, ClipForm, Fit
-from understudy.decoding import Limits
 from understudy.errors import ClipError
-from understudy.ingest.facts import VideoFacts
+from understudy.video.clips import Clip, ClipForm, Fit
+from understudy.video.decoding import Limits
+from understudy.video.ingest.facts import VideoFacts
 
 _ANSWER_BYTES = 1 << 22
 _FILES_PER_WORKER = 2000  # then a fresh one: whatever a decoder leaks is bounded
@@ -102,7 +102,7 @@ class Guard:
         return Clip(frames, fps)
 
     def manifest(self, path: str | Path, source: str | None = None) -> Mapping[str, Any]:
-        """Return what `understudy.ingest.c2pa.read_manifest` says of the file ``path``.
+        """Return what `understudy.video.ingest.c2pa.read_manifest` says of the file ``path``.
 
         Raises:
             ClipError: the file cannot be read, or the reader died of it.
@@ -208,7 +208,7 @@ class Guard:
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "understudy.ingest.worker", str(self._result)],
+            [sys.executable, "-m", "understudy.video.ingest.worker", str(self._result)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
