@@ -111,7 +111,7 @@ def consequence(rates: Sequence[float], form: ClipForm) -> str:
     cure = "clips at a multiple of the student's rate have none"
     if step > 1:
         return (
-            f"so that a discriminator cannot win by that rhythm, it looks at every {step}. frame of both sides "
+            f"so that a discriminator cannot win by that rhythm, it looks at one frame in {step} of both sides "
             f"({form.fps / step:g}/s, discriminator.every); {cure}"
         )
     return f"a discriminator can win by that rhythm alone (benchmarks/results/rhythm.md); {cure}"
