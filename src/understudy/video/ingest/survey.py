@@ -70,7 +70,7 @@ def common_step(rates: Iterable[float], form: ClipForm) -> int:
     """Return every how many of the student's frames clips of all ``rates`` move evenly: 1 where they do anyway.
 
     Clips of 24 frames/s have every second frame of 16 at the very time; those of 25 and 30 have every fourth nearly so,
-    where measuring finds no rhythm any more (benchmarks/rhythm.py). 1 as well where too few frames would be left.
+    where measuring finds no rhythm any more (benchmarks/results/rhythm.md). 1 as well where too few frames would be left.
     """
     rates = list(rates)
     for step in range(1, (form.frames - 1) // (_LEAST_FRAMES - 1) + 1):
@@ -111,7 +111,7 @@ def consequence(rates: Sequence[float], form: ClipForm) -> str:
     cure = "clips at a multiple of the student's rate have none"
     if step > 1:
         return (
-            f"so that a discriminator cannot win by that rhythm, it looks at every {step}. frame of both sides "
+            f"so that a discriminator cannot win by that rhythm, it looks at one frame in {step} of both sides "
             f"({form.fps / step:g}/s, discriminator.every); {cure}"
         )
     return f"a discriminator can win by that rhythm alone (benchmarks/results/rhythm.md); {cure}"
