@@ -274,7 +274,7 @@ def test_an_answer_without_an_id_may_hide_a_job(body: Any, status: int) -> None:
     assert caught.value.unsure
 
 
-@pytest.mark.parametrize("job", ["", ".", "..", "../..", "/", "a b", "a\n", "\x00", "x" * 1000, "\ud800 "])
+@pytest.mark.parametrize("job", ["", ".", "..", "../..", "/", "a b", "a\n", "\x00", "x" * 1000, "\ud800 ", "\ud800"])
 def test_ids_that_can_stand_in_no_address(job: str) -> None:
     body = json.dumps({"id": job}).encode()
     with pytest.raises(TransientError, match="without a job id") as caught:

@@ -154,13 +154,13 @@ def collect(
     asked = {name: value for name, value in asdict(params).items() if value is not None}
     wanted = {record_key(work.name, job.prompt, asked, job.seed): job for job in jobs}
     pending = [key for key in wanted if key not in store]
-    report = CollectReport(total=len(jobs), skipped=len(jobs) - len(pending))
+    report, problem = CollectReport(total=len(jobs), skipped=len(jobs) - len(pending)), ""
     if not pending:
         with _shown(on_progress, report) as show:
             show(report)
         return report
     terms = permitted(work.terms, permission)
-    with Interrupts(at_once=work.local) as interrupts, Ledger(store.path, durable=not work.local) as ledger:
+    with Ledger(store.path, durable=not work.local) as ledger:
         if not work.local:
             report = _with_costs(report, work, ledger)
             known = ledger.under_way(pending)
@@ -176,24 +176,23 @@ def collect(
         if not work.own_files:
             start_guards()
         pace = Pace(policy.per_minute, policy.first_wait, policy.longest_wait)
-        crew = Crew(Worker(work, store, ledger, pace, policy, params, terms), pace, policy, interrupts)
-        problem = ""
-        try:
-            with _shown(on_progress, report) as show:
+        worker = Worker(work, store, ledger, pace, policy, params, terms)
+        with Interrupts(at_once=work.local) as interrupts, _shown(on_progress, report) as show:
+            try:
+                crew = Crew(worker, pace, policy, interrupts)
                 show(report)
                 for result in crew.results(ledger.order(pending)):
                     if result is not None:
-                        report = _with_costs(_counted(report, result), work, ledger)
                         problem = problem or (result.reason if result.ending in _PROBLEMS else "")
+                        report = _with_costs(_counted(report, result), work, ledger)
                     show(report)
-        except KeyboardInterrupt:
-            if interrupts.forced:
-                ledger.abandon()
-            raise interrupts.error(
-                f"stopped: {report.settled} of {report.total} jobs are settled and kept; run it again to go on"
-            ) from None
-        except TeacherStopped as error:
-            raise TeacherStopped(f"{error}; {_summary(report)}") from None
+            except KeyboardInterrupt:
+                if interrupts.forced:
+                    ledger.abandon()
+                settled = f"{report.settled} of {report.total} jobs are settled and kept"
+                raise interrupts.error(f"stopped: {settled}; run it again to go on") from None
+            except TeacherStopped as error:
+                raise TeacherStopped(f"{error}; {_summary(report)}") from None
     if problem:
         raise CollectionIncomplete(
             f"{report.failed} jobs failed and {report.left} are left of {report.total}, the first because: {problem}; "

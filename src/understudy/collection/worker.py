@@ -58,7 +58,7 @@ class Worker:
         self._closed = threading.Event()
         self._asker = Asker(pace, policy, teacher.local)
         check = check or (check_own_file if teacher.own_files else check_video)
-        self._delivery = Delivery(teacher, pace, policy, self._asker, self.refusals, check)
+        self._delivery = Delivery(teacher, pace, policy, self._asker, self.refusals, check, ledger.seen)
 
     @property
     def local(self) -> bool:
@@ -141,13 +141,14 @@ class Worker:
 
     def _run(self, job: JobRow) -> tuple[Ending, str]:
         number, handle, attempts = job.number, job.handle, 0
+        seen = job.seen or self._teacher.idempotent or self._teacher.local
         unsure = job.unsure and handle is None  # the answer to the latest submission was never written down
         while True:
             fresh = handle is None
             try:
                 with self._slot(), self._first(handle is None) as handed_in:
                     if handle is None and unsure and not self._teacher.idempotent:
-                        handle, fresh = self._found(job, number), False
+                        handle, fresh, seen = self._found(job, number), False, True
                     elif handle is None:
                         attempts += 1
                         self._open()
@@ -156,11 +157,14 @@ class Worker:
                             if begun is None:
                                 return "unfunded", "the budget is used up"
                             number = begun
-                        handle = self._submit(job, number, unsure)
+                        handle, seen = (
+                            self._submit(job, number, unsure),
+                            self._teacher.idempotent or self._teacher.local,
+                        )
                     unsure = False
                     handed_in()
                     until = time.monotonic() + self._policy.timeout
-                    status = self._delivery.wait(handle, fresh, until, seen=not (fresh or job.unsure))
+                    status = self._delivery.wait(handle, fresh, until, None if seen else job.key)
                 return self._finish(job, number, handle, status, until)
             except PromptRejected as error:
                 return self._reject(job, number, str(error), made=handle is not None)
@@ -230,7 +234,7 @@ class Worker:
             handle = self._teacher.find(request, begun, lambda found: self._ledger.belongs(job.key, found))
         except TeacherError as error:
             raise Unsure(f"{why}; the service's list of jobs: {error}") from None
-        if handle is None or not self._ledger.submitted(job.key, number, handle):
+        if handle is None or not self._ledger.submitted(job.key, number, handle, seen=True):
             raise Unsure(f"{why}; it is not in the service's list of jobs")
         return handle
 

@@ -133,7 +133,7 @@ class ComfyTeacher:
         if reply.status >= 400:
             raise TeacherStopped(f"{self._web.host} refuses the workflow: {_complaint(reply)}")
         got = reply.data.get("prompt_id") if isinstance(reply.data, dict) and reply.status < 300 else None
-        if not isinstance(got, str) or not 0 < len(got) <= 200 or not got.isprintable() or not got.strip("./\\ "):
+        if not isinstance(got, str) or not 0 < len(got) <= 200 or not got.isprintable() or not got.strip("./\\ \ufffd"):
             raise TransientError(f"{self._web.host} answered without a prompt_id: {reply.reason}", unsure=True)
         self.idempotent = got == job
         return got
