@@ -25,6 +25,7 @@ from understudy.mp4 import Frames
 from understudy.objectives.inputs import Inputs
 from understudy.objectives.python.config import PythonObjectiveConfig
 from understudy.plugins import name_of
+from understudy.reading import read_json
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.recipes.tree import field_named
@@ -263,7 +264,7 @@ class Run:
         path = self.folder / "summary.json"
         if not path.is_file():
             raise CheckpointError(f"{self.folder} has no summary yet: call train() first")
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path)
         return found
 
     @property

@@ -18,6 +18,7 @@ from understudy.decoding import Limits
 from understudy.errors import ClipError
 from understudy.files import write_bytes_atomic
 from understudy.mp4 import Frames, Mp4Encoder
+from understudy.reading import Unreadable, read_limited
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,11 +191,11 @@ def read_file(path: str | Path) -> bytes:
         ClipError: the file is missing or unreadable.
     """
     try:
-        return Path(path).read_bytes()
+        return read_limited(path, Limits().file_bytes)
     except FileNotFoundError:
         raise ClipError(f"clip {path} does not exist") from None
-    except OSError as error:
-        raise ClipError(f"cannot read clip {path}: {(error.strerror or str(error)).lower()}") from None
+    except Unreadable as error:
+        raise ClipError(f"cannot read clip {path}: {error}") from None
 
 
 def resample(clip: Clip, fps: float, frames: int, size: tuple[int, int] | None = None) -> Clip:

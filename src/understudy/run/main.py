@@ -1,6 +1,5 @@
 """A whole run, or what is left of it: collect, measure the start, train every arm, measure, report."""
 
-import json
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +9,7 @@ from understudy.errors import CheckpointError
 from understudy.evaluation.report import write_report
 from understudy.files import ensure_folder
 from understudy.objectives.gauges import shortcut_warning
+from understudy.reading import read_json
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.run.arm import save_arm, train_arm
@@ -133,5 +133,5 @@ def evaluate(run_folder: Path, config: RunConfig | None = None) -> dict[str, Any
     log.results.pop("teacher", None)
     log.once("teacher", measuring.teacher_floor)
     summarise(config, log)
-    summary: dict[str, Any] = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = read_json(run_folder / "summary.json")
     return summary
