@@ -27,6 +27,7 @@ from understudy.objectives.config import ScoredConfig
 from understudy.objectives.inputs import Inputs
 from understudy.objectives.python.config import PythonObjectiveConfig
 from understudy.plugins import name_of, named
+from understudy.reading import read_json
 from understudy.recipes.config import PythonStudentConfig, RunConfig, StudentConfig, StudentSection
 from understudy.recipes.files import load_recipe
 from understudy.recipes.own import own_parts
@@ -282,7 +283,7 @@ class Run:
         path = self.folder / "summary.json"
         if not path.is_file():
             raise CheckpointError(f"{self.folder} has no summary yet: call train() first")
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path)
         return found
 
     @property

@@ -1,6 +1,5 @@
 """What could go wrong, looked for before it does: in the machine, a recipe, a clip store, a student or a run folder."""
 
-import json
 import math
 import os
 import platform
@@ -24,6 +23,7 @@ from understudy.errors import PromptRejected, UnderstudyError
 from understudy.flow import level_lists
 from understudy.objectives.gauges import ADVICE, name_regime
 from understudy.objectives.reference import departures, load_reference
+from understudy.reading import JSON_BYTES, line_object, read_json, read_limited
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.recipes.shipped import locate
@@ -475,7 +475,7 @@ def _checkpoint(folder: Path) -> Findings:
 
 
 def _head(folder: Path) -> dict[str, Any]:
-    head = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    head = read_json(folder / "state.json")
     return head if isinstance(head, dict) else {}
 
 
@@ -532,7 +532,7 @@ def _metrics(path: Path) -> Findings:
     if not path.is_file():
         yield Finding(None, "metrics", "no metrics.jsonl yet")
         return
-    data = path.read_bytes()
+    data = read_limited(path, 1 << 30)
     lines = data.split(b"\n")
     torn = lines.pop()  # empty when the last line has its end
     bad = [number for number, line in enumerate(lines, start=1) if not _is_object(line)]
@@ -572,14 +572,11 @@ def _gauges(folder: Path, config: RunConfig) -> Findings:
 
 
 def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+    return line_object(line) is not None
 
 
 def _json(path: Path) -> Findings:
-    if _is_object(path.read_bytes()):
+    if _is_object(read_limited(path, JSON_BYTES)):
         yield Finding(True, path.name, "whole")
     else:
         yield Finding(False, path.name, "is damaged; remove it and run the same command again")

@@ -20,7 +20,7 @@ JSON_BYTES: Final = 16 << 20
 """Largest JSON file that is read whole, where nothing says otherwise."""
 
 
-class Unreadable(UnderstudyError):
+class Unreadable(UnderstudyError, ValueError):
     """A file cannot be read; the message says why, without the file's name."""
 
 
@@ -121,27 +121,6 @@ def line_object(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
-
-
-def inside(folder: Path, name: str) -> Path:
-    """Return the path that ``name``, found in a listing of ``folder``, leads to: somewhere below that folder.
-
-    Raises:
-        Unreadable: it is absolute, climbs out with ``..``, or is a link that ends outside.
-    """
-    parts = name.replace("\\", "/").split("/") if os.sep == "\\" else name.split("/")
-    if not name or "\0" in name:
-        raise Unreadable("it is no file name")
-    if os.path.isabs(name) or ".." in parts:
-        raise Unreadable("it leads out of the folder: give names relative to it, without ..")
-    path = folder / name
-    try:
-        real = path.resolve()
-    except (OSError, RuntimeError) as error:  # links in a circle
-        raise Unreadable(" ".join(str(error).split())) from None
-    if not real.is_relative_to(folder.resolve()):
-        raise Unreadable("it is a link that ends outside the folder: copy the file there")
-    return path
 
 
 def _refuse(word: str) -> Any:

@@ -1,6 +1,5 @@
 """A grid of cells in a few processes: finished ones are kept, a killed grid goes on, a failed cell is a row."""
 
-import json
 import multiprocessing
 import os
 import platform
@@ -18,6 +17,7 @@ from understudy.bench.cell import finished, work
 from understudy.bench.plots import draw
 from understudy.bench.suite import Cell, SuiteConfig
 from understudy.errors import ConfigError
+from understudy.reading import read_json
 from understudy.run.clips import collect, collect_held_out
 from understudy.training.loop import Interrupted, stop_signals
 
@@ -44,8 +44,10 @@ class Grid:
         if not path.is_file():
             return False
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = read_json(path)
         except ValueError:
+            return False
+        if not isinstance(result, dict):
             return False
         if result.get("digest") != cell.digest:
             raise ConfigError(
@@ -133,5 +135,5 @@ def _outcome(cell: Cell, process: BaseProcess) -> str:
     path = finished(cell)
     if not path.is_file():
         return f"{cell.name}: ended with exit status {process.exitcode} and no result (see {cell.folder / 'log.txt'})"
-    error = json.loads(path.read_text(encoding="utf-8")).get("error")
+    error = read_json(path).get("error")
     return f"{cell.name}: {'failed: ' + error if error else 'done'}"

@@ -1,6 +1,5 @@
 """Plots of a suite's results: points by row, curves over settings, drift over a long clip."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +10,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from understudy.bench.long import TEACHER, line_of
+from understudy.reading import read_json
 
 _PANELS: Final = ("law_error", "motion_distance", "look_error", "sharpness")
 _STYLES: Final = ("-", "--", "-.", ":")
@@ -18,7 +18,7 @@ _STYLES: Final = ("-", "--", "-.", ":")
 
 def draw(folder: Path) -> list[Path]:
     """Draw results.json of ``folder`` into PNG files beside it; return them."""
-    document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    document = read_json(folder / "results.json")
     entries = [entry for entry in document["rows"] if entry["family"] == "all" and entry["metrics"]]
     if not entries:
         return []

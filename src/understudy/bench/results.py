@@ -17,6 +17,7 @@ from understudy.bench.long import line_of
 from understudy.bench.statistics import Interval, over_seeds, over_seeds_and_prompts
 from understudy.bench.suite import SuiteConfig
 from understudy.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from understudy.reading import read_json
 
 CELLS: Final = "cells.jsonl.xz"
 METRICS: Final = (
@@ -346,7 +347,7 @@ def _rows(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 def read(paths: Iterable[Path]) -> list[Result]:
     """Return the results that are there, as written by cells."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    return [read_json(path) for path in paths if path.is_file()]
 
 
 def _write_cells(folder: Path, results: Iterable[Result]) -> None:

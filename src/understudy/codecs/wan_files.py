@@ -5,7 +5,6 @@ checkpoint) has no settings: sizes follow from the shapes of its convolutions [C
 the latents from their channels, 16 (Wan 2.1) or 48 (Wan 2.2).
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from understudy.errors import CheckpointError
 from understudy.files import load_tensors
+from understudy.reading import read_json
 
 _CLASS: Final = "AutoencoderKLWan"
 _INSIDE: Final = ("vae.", "first_stage_model.")
@@ -163,7 +163,7 @@ def _decoder_part(index: int) -> str:
 def _config(path: Path) -> dict[str, Any] | None:
     """Return the arguments in an autoencoder's config.json; None when it is another model's."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): fetch it again") from None
     if not isinstance(told, dict) or told.get("_class_name", _CLASS) != _CLASS:

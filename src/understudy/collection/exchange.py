@@ -12,6 +12,7 @@ from understudy.collection.store import ClipRecord, ClipStore, Origin
 from understudy.errors import ClipError, ConfigError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic, write_text_atomic
 from understudy.prompts import normalise
+from understudy.video.clips import read_file
 from understudy.video.ingest.c2pa import check_training_allowed
 from understudy.video.ingest.guard import probe
 from understudy.video.ingest.tars import add_member
@@ -134,10 +135,7 @@ def export_store(store: ClipStore, out: Path, form: str, drop_duplicates: bool =
 def _whole(store: ClipStore, record: ClipRecord) -> bytes:
     """Return the clip's file, which has to be the one its record names."""
     path = store.clip_path(record)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ClipError(f"cannot read clip {path}: {(error.strerror or str(error)).lower()}") from None
+    data = read_file(path)
     if sha256_hex(data) != record.clip:
         raise ClipError(f"clip {path} has changed since it was collected; `understudy store verify` says more")
     return data

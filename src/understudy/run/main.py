@@ -1,6 +1,5 @@
 """A whole run, or what is left of it: collect, measure the start, train every arm, measure, report."""
 
-import json
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +10,7 @@ from understudy.evaluation.report import write_report
 from understudy.files import ensure_folder
 from understudy.objectives.gauges import shortcut_warning
 from understudy.plugins import named
+from understudy.reading import read_json
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.recipes.own import own_parts
@@ -143,5 +143,5 @@ def _measured_again(config: RunConfig, log: RunLog) -> dict[str, Any]:
     log.results.pop("teacher", None)
     log.once("teacher", measuring.teacher_floor)
     summarise(config, log)
-    summary: dict[str, Any] = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = read_json(config.out / "summary.json")
     return summary

@@ -133,7 +133,7 @@ def _whole(folder: Path, root: Path, layout: Layout) -> bool:
     if prompts and files:
         _lists(prompts, files, root, layout)
         return True
-    tars = sorted(path for path in folder.glob("*.tar") if _shown(path))
+    tars = sorted(path for path in folder.glob("*.tar") if _shown(path) and _inside(path, root))
     for tar in tars:
         for clip in tar_clips(tar):
             if clip.prompt:

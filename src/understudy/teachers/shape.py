@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from understudy.errors import ConfigError
+from understudy.reading import read_limited
 from understudy.teachers.base import JobState
 
 
@@ -94,8 +94,8 @@ def load_shape(name: str, overrides: Mapping[str, Any], body: Mapping[str, Any])
     """
     known = yaml.safe_load(files("understudy.teachers").joinpath("shapes.yaml").read_text(encoding="utf-8"))
     try:
-        values = known[name] if name in known else yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        values = known[name] if name in known else yaml.safe_load(read_limited(name, 1 << 20).decode("utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         raise ConfigError(
             f"teacher.shape {name!r} is neither one of {', '.join(known)} nor a YAML file of the same form"
         ) from None

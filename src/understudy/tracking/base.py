@@ -4,13 +4,13 @@ A run's ``metrics.jsonl`` is the record; a tracker shows it. The feed reads that
 so that a tracker misses nothing that a kill kept from it. A tracker that fails is dropped and said: it never ends a run.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+
+from understudy.reading import line_object, read_json
 
 
 class Tracker(Protocol):
@@ -104,22 +104,16 @@ class Tracking:
         self._read[arm] += len(whole)
         rows = []
         for line in whole.split(b"\n"):
-            with suppress(ValueError):  # torn by a kill, or empty
-                row = json.loads(line)
-                if (
-                    isinstance(row, dict)
-                    and row.get("arm") == arm
-                    and "phase" in row
-                    and isinstance(row.get("step"), int)
-                ):
-                    rows.append(row)
+            row = line_object(line)  # none: torn by a kill, or empty
+            if row is not None and row.get("arm") == arm and "phase" in row and isinstance(row.get("step"), int):
+                rows.append(row)
         return rows
 
     def _clips(self, arm: str) -> Sequence[tuple[Path, str]]:
         """Return (file, prompt) of the clips of ``arm`` that the report plays."""
         folder = self._out / "clips"
         try:
-            prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
+            prompts = read_json(folder / "prompts.json")
         except (OSError, ValueError):
             prompts = {}
         files = sorted((folder / arm).glob("*.mp4"))

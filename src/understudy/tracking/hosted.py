@@ -4,7 +4,6 @@ Weights & Biases works without its service: with no key, or ``WANDB_MODE=offline
 ``wandb sync`` sends that later. trackio keeps everything on this machine.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from understudy.errors import ConfigError
 from understudy.files import sha256_hex, write_json_atomic
+from understudy.reading import read_json
 
 _SAVED_EVERY: Final = 20
 _PROJECT: Final = "understudy"
@@ -34,7 +34,7 @@ class Hosted:
         self._last: dict[str, int] = {}
         self._unsaved = 0
         with suppress(OSError, ValueError):
-            kept = json.loads(memory.read_text(encoding="utf-8"))
+            kept = read_json(memory)
             self._last = {arm: step for arm, step in kept.items() if isinstance(step, int)}
 
     def begin(self, arm: str) -> None:

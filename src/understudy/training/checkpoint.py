@@ -20,7 +20,7 @@ from torch import Tensor
 from understudy import __version__
 from understudy.errors import CheckpointError, UnderstudyError, shown
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sync, write_bytes_atomic, write_json_atomic
-from understudy.reading import Unreadable, read_json
+from understudy.reading import Unreadable, open_regular, read_json
 from understudy.students.bundle import load_weights, own_state, read_tensors
 from understudy.training.state import TrainState
 
@@ -112,9 +112,12 @@ def verify_checkpoint(folder: Path) -> list[str]:
     """Return what is wrong with one checkpoint folder, one line each; empty when it is whole."""
     try:
         head = _read_head(folder)
-        data = (folder / "state.safetensors").read_bytes()
+        with open_regular(folder / "state.safetensors") as file:
+            data = file.read()
     except (CheckpointError, OSError) as error:
         return [str(error)]
+    except Unreadable as error:
+        return [f"{folder / 'state.safetensors'} cannot be read ({error})"]
     if hashlib.sha256(data).hexdigest() != head.get("sha256"):
         return [f"{folder / 'state.safetensors'} does not match its digest: it is damaged"]
     tensors = read_tensors(folder / "state.safetensors")

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from understudy.errors import ClipError
 from understudy.files import write_bytes_atomic
+from understudy.reading import Unreadable, read_limited
 from understudy.video import decoding
 from understudy.video.decoding import Limits
 from understudy.video.display import pixels
@@ -192,11 +193,11 @@ def read_file(path: str | Path) -> bytes:
         ClipError: the file is missing or unreadable.
     """
     try:
-        return Path(path).read_bytes()
+        return read_limited(path, Limits().file_bytes)
     except FileNotFoundError:
         raise ClipError(f"clip {path} does not exist") from None
-    except OSError as error:
-        raise ClipError(f"cannot read clip {path}: {(error.strerror or str(error)).lower()}") from None
+    except Unreadable as error:
+        raise ClipError(f"cannot read clip {path}: {error}") from None
 
 
 Fit = Literal["crop", "pad", "stretch"]

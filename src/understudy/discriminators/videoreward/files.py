@@ -5,7 +5,6 @@ the whole network, or LoRA factors [D, r] with what else was trained, or a merge
 three, one for each rating.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from understudy.discriminators.videoreward.model import VideoReward, VideoRewardSpec, canonical_name
 from understudy.errors import CheckpointError, MissingExtra
 from understudy.files import load_tensors
+from understudy.reading import read_json
 from understudy.students.checkpoints.lora_files import check_settings
 from understudy.students.lora import SETTINGS
 
@@ -135,7 +135,7 @@ def _check_adapter(network: VideoReward, file: Path) -> None:
     if not file.name.startswith("adapter_model.") or not settings.is_file():
         return
     try:
-        told = json.loads(settings.read_text(encoding="utf-8"))
+        told = read_json(settings)
         rank, alpha, root = told["r"], told["lora_alpha"], bool(told.get("use_rslora"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{settings} does not say how strong its adapter is ({error}): get it again") from None

@@ -6,6 +6,7 @@ from understudy.discriminators.videoreward.config import VideoRewardConfig
 from understudy.discriminators.videoreward.files import load_videoreward
 from understudy.discriminators.videoreward.model import TEMPLATE, VideoReward, VideoRewardSpec
 from understudy.errors import ConfigError
+from understudy.reading import read_limited
 
 
 def build(config: VideoRewardConfig, fps: float, vocabulary: Sequence[str]) -> VideoReward:
@@ -24,8 +25,8 @@ def check(config: VideoRewardConfig, fps: float) -> None:
 
 def _load(config: VideoRewardConfig, fps: float, headers: bool) -> VideoReward:
     try:
-        template = TEMPLATE if config.template is None else config.template.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        template = TEMPLATE if config.template is None else read_limited(config.template, 1 << 20).decode("utf-8")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"discriminator.template {config.template} cannot be read: {error}") from None
     shown = VideoRewardSpec(
         clip_fps=fps,

@@ -5,7 +5,6 @@ WebP and not mp4: the runs' 4:4:4 H.264 does not play in every browser, an anima
 
 import base64
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +15,7 @@ from PIL import Image
 
 from understudy.errors import ClipError
 from understudy.evaluation.report.record import Record
+from understudy.reading import read_json
 from understudy.video.clips import Clip, read_mp4
 
 _SIDE: Final = 144  # px of the longer side on the page, at least
@@ -103,7 +103,7 @@ def _order(arms: Iterable[str], main: str) -> list[str]:
 
 def _prompts(path: Path) -> dict[str, str]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError):
         return {}
     return {str(key): str(text) for key, text in value.items()} if isinstance(value, dict) else {}

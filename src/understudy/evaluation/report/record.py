@@ -1,6 +1,5 @@
 """What a run left in its folder, read so that nothing missing or torn gets in the way."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +8,9 @@ from typing import Final
 
 from understudy.errors import UnderstudyError
 from understudy.evaluation.report.labels import label
+from understudy.reading import Unreadable, line_object, parse_json, read_limited
 
+_LARGEST: Final = 1 << 30  # bytes of a record that a page is made of
 _NOT_CURVES: Final = {"step", "phase", "arm", "event"}
 
 
@@ -135,11 +136,11 @@ def _items(value: object) -> Iterator[tuple[str, object]]:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_limited(path, _LARGEST).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise UnderstudyError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    except Unreadable as error:
+        raise UnderstudyError(f"cannot read {path}: {error}") from None
 
 
 def _rows(text: str) -> tuple[list[dict[str, object]], int]:
@@ -148,11 +149,8 @@ def _rows(text: str) -> tuple[list[dict[str, object]], int]:
     for line in text.split("\n"):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
+        row = line_object(line.encode())
+        if row is not None:
             rows.append(row)
         else:
             skipped += 1
@@ -206,8 +204,8 @@ def _summary(text: str | None) -> tuple[Summary | None, str]:
     if text is None:
         return None, "it has no summary.json"
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = parse_json(text)
+    except Unreadable:
         value = None
     if not isinstance(value, dict):
         return None, "its summary.json cannot be read"

@@ -5,6 +5,7 @@ from typing import Final
 
 from understudy import __version__, flow
 from understudy.files import write_text_atomic
+from understudy.reading import TEXT_BYTES, read_limited
 from understudy.students.bundle import Bundle
 
 CARD: Final = "README.md"
@@ -51,6 +52,6 @@ def beside(file: Path, text: str) -> None:
 def is_ours(folder: Path) -> bool:
     """Return whether ``folder`` holds such a card: a diffusers config alone does not tell a causal student."""
     try:
-        return _MADE in (folder / CARD).read_text(encoding="utf-8")
+        return _MADE in read_limited(folder / CARD, TEXT_BYTES).decode("utf-8")
     except (OSError, ValueError):
         return False

@@ -4,7 +4,6 @@ A student that was trained on a base with an adapter already merged (LongLive's 
 both, of rank r1 + r2, on that base; where the first one is gone, its own adapter is written and the card names both.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from understudy.errors import CheckpointError
 from understudy.files import new_path, write_json_atomic, write_text_atomic
+from understudy.reading import read_json, read_limited
 from understudy.students.bundle import check_tensors, read_tensors
 from understudy.students.checkpoints.card import CARD, beside, card
 from understudy.students.checkpoints.layout import module_names
@@ -133,7 +133,7 @@ def _write_peft(found: TrainedAdapter, folder: Path, out: Path) -> None:
             write_json_atomic(draft / SETTINGS, {**head, **named, **settings})
         else:
             for name in (WEIGHTS, SETTINGS):
-                (draft / name).write_bytes((folder / name).read_bytes())
+                (draft / name).write_bytes(read_limited(folder / name, 1 << 40))
         how = f'peft.PeftModel.from_pretrained(student, "{out.name}")'
         write_text_atomic(draft / CARD, card(f"{out.name}: a LoRA adapter for PEFT", found.base, found.note, how))
 
@@ -167,7 +167,7 @@ def _write_named(found: TrainedAdapter, to: str, out: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): restore it from a copy") from None
     if not isinstance(told, dict):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from understudy.errors import CheckpointError
 from understudy.files import load_tensors
+from understudy.reading import parse_json, read_json
 from understudy.students.checkpoints.layout import module_names
 from understudy.students.checkpoints.read import strip_prefixes
 from understudy.students.lora import SETTINGS, WEIGHTS
@@ -173,12 +174,12 @@ def _read(source: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     told: Any = {}
     if settings.is_file() and weights.name.startswith("adapter_model."):
         try:
-            told = json.loads(settings.read_text(encoding="utf-8"))
+            told = read_json(settings)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{settings} cannot be read ({error}): fetch it again") from None
     elif "lora_adapter_metadata" in header:
         try:
-            told = json.loads(header["lora_adapter_metadata"])
+            told = parse_json(header["lora_adapter_metadata"])
         except ValueError as error:
             raise CheckpointError(f"{weights}: its header's lora_adapter_metadata is no JSON ({error})") from None
         if isinstance(told, dict):

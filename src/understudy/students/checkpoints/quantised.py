@@ -5,7 +5,6 @@ Files of float8 weights exist plain (a cast, no scale) and scaled, one scale a t
 Formats that pack several weights into a byte, or scale them in blocks, are refused by name.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from understudy.errors import CheckpointError
+from understudy.reading import parse_json
 
 _EIGHT_BITS: Final = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.int8)
 _SCALES: Final = (".scale_weight", ".weight_scale")
@@ -83,7 +83,7 @@ def _check_format(name: str, tensor: Tensor, origin: str) -> None:
     if tensor.device.type == "meta":
         return
     try:
-        told = json.loads(bytes(tensor.to(torch.uint8).flatten().tolist()))
+        told = parse_json(bytes(tensor.to(torch.uint8).flatten().tolist()))
         kind, turned = str(told["format"]), bool(told.get("convrot"))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(f"{origin}: {name!r} does not say how its layer is quantised: {_ADVICE}") from None

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 from understudy.errors import ConfigError, JobForgotten, TeacherStopped, TransientError
 from understudy.files import sha256_hex
+from understudy.reading import JSON_BYTES, read_limited
 from understudy.tables import read_json
 from understudy.teachers.base import ClipParams, ClipRequest, JobStatus, Terms
 from understudy.teachers.comfyui.config import ComfyTeacherConfig
@@ -33,7 +34,7 @@ def load_workflow(path: Path) -> Graph:
         ConfigError: it is missing, no JSON, or in the form that the editor saves.
     """
     try:
-        graph = read_json(path.read_text(encoding="utf-8"))
+        graph = read_json(read_limited(path, JSON_BYTES))
     except (OSError, ValueError) as error:
         raise ConfigError(f"teacher.workflow {path} cannot be read as JSON: {' '.join(str(error).split())}") from None
     if isinstance(graph, dict) and "nodes" in graph and "links" in graph:

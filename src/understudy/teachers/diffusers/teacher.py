@@ -12,6 +12,7 @@ import numpy as np
 
 from understudy.errors import ConfigError, MissingExtra, TeacherError, TeacherStopped
 from understudy.files import sha256_hex
+from understudy.reading import read_json
 from understudy.teachers.base import ClipParams, ClipRequest, Terms
 from understudy.teachers.diffusers.config import DEFAULT_CALL, DiffusersTeacherConfig
 from understudy.teachers.fields import fill, request_fields
@@ -50,7 +51,7 @@ class PipelineTeacher:
         """
         index = path / "model_index.json"
         try:
-            said = json.loads(index.read_text(encoding="utf-8"))
+            said = read_json(index)
             kind = str(said["_class_name"])
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(

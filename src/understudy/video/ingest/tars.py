@@ -12,6 +12,7 @@ from typing import Any
 
 from understudy.errors import ClipError, ConfigError
 from understudy.prompts import normalise
+from understudy.reading import Unreadable, open_regular
 from understudy.tables import read_json
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif", ".m4v", ".ts", ".flv", ".ogv")
@@ -45,11 +46,11 @@ class TarClip:
             ClipError: the tar is gone or shorter than it was.
         """
         try:
-            with open(self.tar, "rb") as file:
+            with open_regular(self.tar) as file:
                 file.seek(self.offset)
                 data = file.read(self.size)
-        except OSError as error:
-            raise ClipError(f"cannot read {self.tar}: {(error.strerror or str(error)).lower()}") from None
+        except (OSError, Unreadable) as error:
+            raise ClipError(f"cannot read {self.tar}: {error}") from None
         if len(data) < self.size:
             raise ClipError(f"{self.tar} is cut short in sample {self.key!r}; fetch it again")
         return data
@@ -62,10 +63,12 @@ def tar_clips(path: str | Path) -> list[TarClip]:
         ConfigError: it is missing, compressed, damaged or no tar.
     """
     try:
-        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             return list(_clips(Path(path), tar))
     except FileNotFoundError:
         raise ConfigError(f"tar {path} does not exist") from None
+    except Unreadable as error:
+        raise ConfigError(f"cannot read tar {path}: {error}") from None
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path} is not a whole, uncompressed tar ({error}); unpack its compression first") from None
     except OSError as error:
