@@ -137,11 +137,10 @@ def collect(
         store: where clips and rejections go, each as soon as it arrives; its ledger keeps the jobs.
         params: the clip wanted; None leaves all of it to the teacher.
         on_progress: told the report after every job; None shows progress on standard error.
-        policy: see `Policy`; None: its defaults.
+        policy, objection: see `Policy`; None: its defaults.
         permission: see `permitted`.
         approve: given the estimate before the first request to a teacher that may cost money; raises when the user
             does not want it. None: such a teacher is not asked.
-        objection: see `Policy`.
 
     Raises:
         ConfigError: the terms or the user do not allow it.
