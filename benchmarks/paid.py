@@ -334,8 +334,13 @@ def page(result: dict[str, Any]) -> str:
         f"| {words} | {' | '.join(str(result['trials'][c][name]) for c in columns)} |" for name, words in names.items()
     ]
     goodbyes = ";".join(
+<<<<<<< HEAD
         f"\n  - {name}: {told['kills']} kills, {told['jobs_made_meanwhile']} jobs made meanwhile, {told['unsure']} unsure "
         f"after them, longest goodbye {told['longest_goodbye']} s"
+=======
+        f"\n  - {name}: {told['kills']} kills, {told['jobs_made_meanwhile']} jobs made meanwhile, "
+        f"{told['unsure']} unsure after them, longest goodbye {told['longest_goodbye']} s"
+>>>>>>> paid
         for name, told in result["signals"].items()
     )
     return f"""# Paid work under misbehaviour, outages and kills
@@ -347,7 +352,7 @@ compared are its books, the ledger and the store. Nothing here has met a real se
 - {result["answers"]} kinds of answers (kind, vendor and place): four prompts, of which one meets the answer, are collected
   twice, then again with the service in order, and at last with `--retry-unsure`.
 - {result["outages"]} outages after two accepted jobs of twelve, collected twice; then the same.
-- Kills at random moments, eight jobs at a time: {goodbyes}.
+- Kills at random moments, eight jobs at a time:{goodbyes}.
 
 | every count has to be 0 | {" | ".join(columns)} |
 |---|{"---|" * len(columns)}
