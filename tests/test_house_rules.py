@@ -26,6 +26,10 @@ PENDING = {
     ("sizes", "benchmarks/paid.py"),
     ("sizes", "benchmarks/serving.py"),
     ("sizes", "benchmarks/video_kinds.py"),
+<<<<<<< HEAD
+=======
+    ("sizes", "src/understudy/collection/collect.py"),
+>>>>>>> door
     ("sizes", "src/understudy/collection/ledger.py"),
     ("sizes", "src/understudy/collection/store.py"),
     ("sizes", "src/understudy/doctor.py"),
@@ -214,7 +218,7 @@ def test_the_ground_floor_is_small() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
     layers = next(contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")
     floor = set(layers[-1].split(" : "))
-    video = {"clips", "decoding", "ingest", "mp4"}  # one room by and by
+    video = {"clips", "containers", "decoding", "display", "ingest", "mp4"}  # one room by and by
     assert video <= floor or not video & floor
     rooms = floor - video | ({"video"} if video <= floor else set())
     assert len(rooms) <= GROUND_FLOOR, (

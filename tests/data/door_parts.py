@@ -51,7 +51,7 @@ class Jobs:
         return us.JobStatus("done" if self.asked[handle] > 1 else "running")
 
     def download(self, handle: str, status: us.JobStatus, path: Any) -> None:
-        Grey().generate("", 0, us.ClipParams()).save(path)
+        Grey().generate("", int(handle.split("-")[1]), us.ClipParams()).save(path)
 
 
 def brightness(clips: Sequence[us.Clip], prompts: Sequence[str]) -> list[float]:

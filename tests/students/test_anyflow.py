@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from understudy.cli import main
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import CheckpointError, ConfigError
@@ -242,3 +243,45 @@ def test_recipes_can_say_where_codec_and_text_are(tmp_path: Path, start: Path, m
     (tmp_path / "recipe.yaml").write_text(f"student:\n  start: {start}\n  text: {{path: pipe}}\n")
     with pytest.raises(ConfigError, match="has a text encoder of its own"):
         load_start(load_recipe(tmp_path / "recipe.yaml"))
+
+
+def test_a_recipe_reaches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe that ships, on a tiny pipeline folder: it runs dry, and its student is saved and loaded again."""
+    monkeypatch.chdir(tmp_path)
+    student = make()
+    student.net.save_pretrained("pipe/transformer")
+    for name in ("train", "held_out"):
+        Path(f"{name}.txt").write_text(f"a ball {name}\n")
+    codec, given = SmallCodec(SmallCodecSpec(channels=4, width=8)), []
+
+    def encoder(**settings: str) -> object:
+        given.append(settings)
+        return student.encode_text
+
+    monkeypatch.setattr("understudy.students.anyflow.start.load_wan_codec", lambda *a: codec)
+    monkeypatch.setattr("understudy.students.anyflow.start.UMT5Text", encoder)
+    monkeypatch.setattr("understudy.students.anyflow.model.UMT5Text", encoder)
+    changes = {
+        "device": "cpu",
+        "student.settings.path": "pipe",
+        "student.settings.size": "[64, 64]",
+        "prompts.train": "train.txt",
+        "prompts.held_out": "held_out.txt",
+        "train.bf16": "false",
+        "discriminator.kind": "clip_cnn",
+        "teacher.kind": "world",
+    }
+    options = [word for key, value in changes.items() for word in (f"--{key}", value)]
+    assert main(["train", "anyflow_1.3b", "--dry-run", *options]) == 0
+    assert "student: pipe," in capsys.readouterr().out
+    bundle = load_start(load_recipe("anyflow_1.3b", list(changes.items())))
+    assert bundle.student.block_list == PARTITION
+    assert bundle.form == ClipForm(64, 64, 16.0, codec.first_frames + 7 * codec.frames_per_latent)
+    save_bundle(bundle, tmp_path / "saved")
+    again = load_bundle(tmp_path / "saved")
+    assert again.student.encode_text(["a ball"]).shape == (1, 5, 8)
+    assert given[-1] == {"path": "pipe", "cache": "runs/text", "dtype": "bfloat16"}
+    with pytest.raises(ConfigError, match=r"settings.size \[60, 64\] must be multiples of"):
+        load_start(load_recipe("anyflow_1.3b", [*changes.items(), ("student.settings.size", "[60, 64]")]))

@@ -137,10 +137,11 @@ def collect(
         store: where clips and rejections go, each as soon as it arrives; its ledger keeps the jobs.
         params: the clip wanted; None leaves all of it to the teacher.
         on_progress: told the report after every job; None shows progress on standard error.
-        policy, objection: see `Policy`; None: its defaults.
+        policy: see `Policy`; None: its defaults.
         permission: see `permitted`.
         approve: given the estimate before the first request to a teacher that may cost money; raises when the user
             does not want it. None: such a teacher is not asked.
+        objection: see `Policy`.
 
     Raises:
         ConfigError: the terms or the user do not allow it.
@@ -175,10 +176,9 @@ def collect(
         if not work.own_files:
             start_guards()
         pace = Pace(policy.per_minute, policy.first_wait, policy.longest_wait)
-        worker = Worker(work, store, ledger, pace, policy, params, terms)
         with Interrupts(at_once=work.local) as interrupts, _shown(on_progress, report) as show:
             try:
-                crew = Crew(worker, pace, policy, interrupts)
+                crew = Crew(Worker(work, store, ledger, pace, policy, params, terms), pace, policy, interrupts)
                 show(report)
                 for result in crew.results(ledger.order(pending)):
                     if result is not None:

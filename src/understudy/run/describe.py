@@ -38,7 +38,7 @@ def describe(config: RunConfig) -> list[str]:
         f"teacher: {build_teacher(config).name}",
         f"training prompts: {len(training)}, clips wanted: {jobs}, store: {config.clips.store}",
         f"held-out prompts: {len(held_out)}, teacher clips for reference: {len(held_out) * per_held_out}",
-        f"student: {config.student.start}, {parameters:,} parameters, blocks of {spec.block_frames} latent frame(s), "
+        f"student: {bundle.source}, {parameters:,} parameters, blocks of {spec.block_frames} latent frame(s), "
         f"sampler levels {', then '.join(', '.join(f'{t:g}' for t in own) for own in flow.level_lists(bundle.levels))}",
         f"update: {batch} rollouts of {tokens} tokens, {config.train.steps} updates"
         + (f" after {warmup} of warm-up" if warmup else ""),

@@ -35,10 +35,11 @@ def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
     codec, text = config.student.codec, config.student.text
     check_settings(config)
-    if isinstance(config.student, PythonStudentConfig) or config.student.given is not None:
-        return _settled(config, _own(config.student))
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
-    if config.student.preset is not None or names_public_checkpoint(config.student.start):
+    if isinstance(config.student, PythonStudentConfig) or config.student.given is not None:
+        bundle = _own(config.student)
+        bundle = bundle if placed is None else replace(bundle, codec=placed)
+    elif config.student.preset is not None or names_public_checkpoint(config.student.start):
         bundle = public_bundle(config.student, placed)
     elif config.student.size is not None or config.student.frames is not None:
         raise ConfigError(
