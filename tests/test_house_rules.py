@@ -26,10 +26,6 @@ PENDING = {
     ("sizes", "benchmarks/paid.py"),
     ("sizes", "benchmarks/serving.py"),
     ("sizes", "benchmarks/video_kinds.py"),
-<<<<<<< HEAD
-=======
-    ("sizes", "src/understudy/collection/collect.py"),
->>>>>>> door
     ("sizes", "src/understudy/collection/ledger.py"),
     ("sizes", "src/understudy/collection/store.py"),
     ("sizes", "src/understudy/doctor.py"),

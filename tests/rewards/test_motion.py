@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from understudy.clips import Clip
 
 from understudy.recipes.files import load_recipe
 from understudy.rewards.build import build_reward
+from understudy.video.clips import Clip
 
 
 def scored(clips: list[Clip], **fields: str) -> list[float]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from understudy.clips import Clip
 from understudy.rewards.motion.config import MotionRewardConfig
+from understudy.video.clips import Clip
 
 
 @dataclass(frozen=True)

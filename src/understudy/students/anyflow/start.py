@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from understudy import flow
-from understudy.clips import ClipForm
 from understudy.codecs.wan import load_wan_codec
 from understudy.errors import ConfigError
 from understudy.students.anyflow.model import AnyFlowStudent
 from understudy.students.bundle import Bundle
 from understudy.students.umt5 import UMT5Text
+from understudy.video.clips import ClipForm
 
 
 def pipeline(
@@ -43,7 +43,7 @@ def pipeline(
     student = AnyFlowStudent.from_diffusers(folder, size[0] // codec.stride, size[1] // codec.stride)
     text = {"path": path, "cache": cache, "dtype": dtype}
     student.spec = replace(student.spec, text=text)  # saved with it: who loads it has a text encoder
-    student.use_text(UMT5Text(**text))
+    student.use_text(UMT5Text(path, cache, dtype=dtype))
     frames = codec.first_frames + (student.spec.max_frames - 1) * codec.frames_per_latent
     form = ClipForm(size[0], size[1], fps, frames)
     return Bundle(student, codec, flow.sampler_levels(steps, shift), form, path)
