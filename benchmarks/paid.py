@@ -35,7 +35,7 @@ from understudy.teachers.base import ClipParams, Terms
 from understudy.teachers.web import Web
 from understudy.teachers.wire import WireTeacher, load_shape
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).parent
 PARAMS = ClipParams(frames=3, fps=8.0, width=16, height=16)
 FAST = Policy(
     concurrency=2,
@@ -169,6 +169,7 @@ class Trial:
     def close(self, refused: set[str]) -> Account:
         """Compare books, ledger and store once more; ``refused``: prompts that the service did refuse."""
         store, jobs, account = ClipStore(self.path), self.books.jobs(self.name), self.account
+        account.clips_that_never_came = len(self.jobs) - len(store)
         for problem in store.verify(decode=False):
             self._count("clips_lost_that_were_on_record", problem)
         standing = {job["id"] for job in jobs if not job["state"]}
@@ -228,9 +229,7 @@ def one_answer(books: Books, folder: Path, number: int, case: tuple[str, str, st
     books.order(trial.name)
     trial.run(timeout=10.0)
     trial.run(timeout=10.0, retry_unsure=True)
-    account = trial.close(refused)
-    account.clips_that_never_came = 4 - len(ClipStore(trial.path))
-    return account
+    return trial.close(refused)
 
 
 def one_outage(books: Books, folder: Path, number: int, outage: tuple[str, str, str]) -> Account:
@@ -243,9 +242,7 @@ def one_outage(books: Books, folder: Path, number: int, outage: tuple[str, str, 
     books.order(trial.name)
     trial.run(timeout=10.0)
     trial.run(timeout=10.0, retry_unsure=True)
-    account = trial.close(set())
-    account.clips_that_never_came = 12 - len(ClipStore(trial.path))
-    return account
+    return trial.close(set())
 
 
 # --- kills ------------------------------------------------------------------------------------------------------

@@ -166,8 +166,7 @@ def collect(
             known = ledger.under_way(pending)
             if not known and not ledger.affords(work.name, work.price(params), policy.budget):
                 return replace(report, unfunded=len(pending))  # `train` goes on with what the budget has bought
-            if len(pending) > known or policy.retry_unsure:
-                clips = len(pending) - (0 if policy.retry_unsure else known)
+            if clips := len(pending) - (0 if policy.retry_unsure else known):
                 _ask_user(work, params, policy, clips, ledger, approve)
         rows = (JobRow(key, work.name, normalise(wanted[key].prompt), asked, wanted[key].seed) for key in pending)
         ledger.plan(rows, {key: status for key in wanted if (status := store.status(key)) is not None})
