@@ -78,3 +78,27 @@ def test_the_rehearsal_of_a_whole_run(tmp_path: Path) -> None:
         "export lora-diffusers",
     )
     assert set(phases) <= found["phases"].keys()
+
+
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in SCRIPTS if "argparse" in path.read_text()], ids=lambda p: p.stem)
+def test_every_script_starts(path: Path) -> None:
+    """They import what they use from all over the house: a move must not leave one behind."""
+    done = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_shares_of_a_step(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "step.py"), str(ROOT / "examples" / "small.yaml")]
+    out = tmp_path / "out.json"
+    done = subprocess.run([*command, "--steps", "1", "--clips", "2", "--json", str(out)], check=False, cwd=tmp_path)
+    assert done.returncode == 0
+    shares = json.loads(out.read_text())["shares"]
+    assert shares.keys() == {"rollout", "discriminator", "verdict", "averages", "update"}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(share > 0 for share in shares.values())

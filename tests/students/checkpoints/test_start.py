@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import understudy as us
 from understudy.cli import main
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ConfigError
@@ -118,3 +119,16 @@ def test_weights_in_bfloat16_are_for_adapters_under_autocast(recorded, load, tmp
     student = load(tmp_path / "wan", more).student
     assert {p.dtype for p in student.parameters()} == {torch.bfloat16}
     assert student.gradient_checkpointing == 0.5
+
+
+def test_the_door_from_python_takes_a_public_checkpoint_with_its_preset(recorded, load, tmp_path, assert_same) -> None:
+    write_diffusers(recorded.original, recorded.sizes, tmp_path / "wan")
+    parts = {"codec": {"kind": "wan", "path": "vae"}, "text": {"path": "pipe"}, "size": (32, 48), "frames": 12}
+    student = us.load(tmp_path / "wan", preset="longlive", window=6, **parts)
+    assert_same(student.bundle.student.state_dict(), recorded.original)
+    assert (student.bundle.student.spec.window, student.bundle.student.spec.sink) == (6, PRESETS["longlive"].sink)
+    again = load(tmp_path / "wan", f"preset: longlive, window: 6, {SMALL}")
+    drawn = draw_clips(again, ["a red ball"], [3])[0]
+    assert (student.draw("a red ball", seed=3).frames == drawn.frames).all()
+    with pytest.raises(ConfigError, match=r"set student\.preset to one of selfforcing"):
+        us.load(tmp_path / "wan", **parts)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from understudy import flow
 from understudy.codecs.wan import load_wan_codec
@@ -41,7 +42,7 @@ def pipeline(
     if size[0] % unit or size[1] % unit or min(size) < unit:
         raise ConfigError(f"settings.size {list(size)} must be multiples of {unit} pixels")
     student = AnyFlowStudent.from_diffusers(folder, size[0] // codec.stride, size[1] // codec.stride)
-    text = {"path": path, "cache": cache, "dtype": dtype}
+    text: dict[str, Any] = {"path": path, "cache": cache, "dtype": dtype}
     student.spec = replace(student.spec, text=text)  # saved with it: who loads it has a text encoder
     student.use_text(UMT5Text(path, cache, dtype=dtype))
     frames = codec.first_frames + (student.spec.max_frames - 1) * codec.frames_per_latent
