@@ -48,16 +48,11 @@ def test_relative_links_lead_somewhere(name: str) -> None:
     broken = []
     for link in LINK.findall(text(name)):
         path, _, anchor = link.partition("#")
-        target = (ROOT / name).parent / path if path else ROOT / name
-        if (
-            not target.exists()
-            or not target.resolve().is_relative_to(ROOT)
-            or (
-                anchor
-                and target.suffix == ".md"
-                and anchor not in anchors(target.resolve().relative_to(ROOT).as_posix())
-            )
-        ):
+        target = ((ROOT / name).parent / path if path else ROOT / name).resolve()
+        there = target.exists() and target.is_relative_to(ROOT)
+        if there and anchor and target.suffix == ".md":
+            there = anchor in anchors(target.relative_to(ROOT).as_posix())
+        if not there:
             broken.append(link)
     assert broken == []
 
@@ -156,12 +151,11 @@ def test_recipes_and_suites_that_are_named_ship() -> None:
 def test_python_names_what_the_door_has(name: str) -> None:
     code = [block for language, block in FENCE.findall(text(name)) if language == "python"]
     assert code
+    owners = {"us": us, "student": us.Student, "run": us.Run, "stream": us.Stream, "clip": us.Clip}
     for tree in map(ast.parse, code):
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                owner = {"us": us, "student": us.Student, "run": us.Run, "stream": us.Stream, "clip": us.Clip}.get(
-                    node.value.id
-                )
+                owner = owners.get(node.value.id)
                 fields = set(getattr(owner, "__dataclass_fields__", ()))
                 assert owner is None or hasattr(owner, node.attr) or node.attr in fields, ast.unparse(node)
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("us.Run", "us.recipe"):
@@ -187,3 +181,17 @@ def test_yaml_in_the_documents_is_yaml() -> None:
 def test_every_benchmark_has_its_line() -> None:
     page = text("benchmarks/README.md")
     assert [path.name for path in sorted((ROOT / "benchmarks").glob("*.py")) if f"]({path.name})" not in page] == []
+
+
+def test_the_way_through_the_house_leads_somewhere() -> None:
+    page, package = text("docs/architecture.md"), ROOT / "src" / "understudy"
+    way, rooms = page.split("## The way to", 1)[1].split("## Rooms", 1)
+    paths = re.findall(r"`([\w/]+(?:/|\.py))`", way)
+    paths = [path for path in paths if path not in ("config.py", "reward.py")]  # in each folder of a kind
+    assert len(paths) > 25
+    assert [path for path in paths if not (package / path).exists()] == []
+    table = {name for row in re.findall(r"^\| (.+)$", rooms, re.M) for name in re.findall(r"`(\w+)`", row)}
+    there = {path.stem for path in package.iterdir() if path.suffix in ("", ".py")}
+    assert table - there == set()
+    folders = {path.name for path in package.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert folders - table == set()
