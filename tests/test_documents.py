@@ -1,10 +1,10 @@
 """The documents say what is there: links, functions, keys, verbs and options, names of Python, the README's length."""
 
 import ast
+import contextlib
 import importlib
+import io
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 import understudy as us
+from understudy.cli import main
 from understudy.recipes.config import RunConfig
 from understudy.recipes.tree import field_named
 
 ROOT = Path(__file__).parents[1]
-UNDERSTUDY = str(Path(sys.executable).parent / "understudy")
 LINK = re.compile(r"!?\[[^\]]*\]\((?!https?:|mailto:)([^)\s]+)\)")
 OURS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "benchmarks", "examples", "tests/data")
 PAGES = sorted(
@@ -85,9 +85,19 @@ def is_key(name: str) -> bool:
 
 
 @cache
+def said(*words: str) -> str:
+    """Return what the command prints; nothing where it refuses."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            status = main(words)
+        except SystemExit as end:
+            status = end.code
+    return out.getvalue() if not status else ""
+
+
 def config_page() -> str:
-    done = subprocess.run([UNDERSTUDY, "config"], capture_output=True, text=True, check=True, cwd=ROOT)
-    return done.stdout
+    return said("config")
 
 
 @pytest.mark.parametrize("name", ["docs/method.md", "docs/glossary.md", "docs/tuning.md", "docs/results.md"])
@@ -116,12 +126,6 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-@cache
-def help_of(*verb: str) -> str:
-    done = subprocess.run([UNDERSTUDY, *verb, "--help"], capture_output=True, text=True, cwd=ROOT)
-    return done.stdout if done.returncode == 0 else ""
-
-
 def test_verbs_and_options_that_are_named_exist() -> None:
     wrong = []
     for name, line in commands():
@@ -129,7 +133,7 @@ def test_verbs_and_options_that_are_named_exist() -> None:
         if words[1].startswith("--") or words[1] == "VERB":
             continue
         verb = words[1:3] if words[1] in ("store", "world") else words[1:2]
-        page = help_of(*verb)
+        page = said(*verb, "--help")
         if not page:
             wrong.append((name, line))
         for option in re.findall(r"(?<=\s)--([a-z][\w.-]*)", line):
@@ -141,8 +145,7 @@ def test_verbs_and_options_that_are_named_exist() -> None:
 
 
 def test_recipes_and_suites_that_are_named_ship() -> None:
-    done = subprocess.run([UNDERSTUDY, "recipes"], capture_output=True, text=True, check=True, cwd=ROOT)
-    shipped = set(re.findall(r"^  (\S+)", done.stdout, re.M))
+    shipped = set(re.findall(r"^  (\S+)", said("recipes"), re.M))
     named = {word for _, line in commands() for word in re.findall(r"^understudy (?:train|bench) ([a-z_0-9.]+)", line)}
     assert named - shipped - {"wan"} == set()
 
