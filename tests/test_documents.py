@@ -1,10 +1,10 @@
 """The documents say what is there: links, functions, keys, verbs and options, names of Python, the README's length."""
 
 import ast
+import contextlib
 import importlib
+import io
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 import understudy as us
+from understudy.cli import main
 from understudy.recipes.config import RunConfig
 from understudy.recipes.tree import field_named
 
 ROOT = Path(__file__).parents[1]
-UNDERSTUDY = str(Path(sys.executable).parent / "understudy")
 LINK = re.compile(r"!?\[[^\]]*\]\((?!https?:|mailto:)([^)\s]+)\)")
 OURS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "benchmarks", "examples", "tests/data")
 PAGES = sorted(
@@ -48,16 +48,11 @@ def test_relative_links_lead_somewhere(name: str) -> None:
     broken = []
     for link in LINK.findall(text(name)):
         path, _, anchor = link.partition("#")
-        target = (ROOT / name).parent / path if path else ROOT / name
-        if (
-            not target.exists()
-            or not target.resolve().is_relative_to(ROOT)
-            or (
-                anchor
-                and target.suffix == ".md"
-                and anchor not in anchors(target.resolve().relative_to(ROOT).as_posix())
-            )
-        ):
+        target = ((ROOT / name).parent / path if path else ROOT / name).resolve()
+        there = target.exists() and target.is_relative_to(ROOT)
+        if there and anchor and target.suffix == ".md":
+            there = anchor in anchors(target.relative_to(ROOT).as_posix())
+        if not there:
             broken.append(link)
     assert broken == []
 
@@ -90,9 +85,19 @@ def is_key(name: str) -> bool:
 
 
 @cache
+def said(*words: str) -> str:
+    """Return what the command prints; nothing where it refuses."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            status = main(words)
+        except SystemExit as end:
+            status = end.code
+    return out.getvalue() if not status else ""
+
+
 def config_page() -> str:
-    done = subprocess.run([UNDERSTUDY, "config"], capture_output=True, text=True, check=True, cwd=ROOT)
-    return done.stdout
+    return said("config")
 
 
 @pytest.mark.parametrize("name", ["docs/method.md", "docs/glossary.md", "docs/tuning.md", "docs/results.md"])
@@ -121,12 +126,6 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-@cache
-def help_of(*verb: str) -> str:
-    done = subprocess.run([UNDERSTUDY, *verb, "--help"], capture_output=True, text=True, cwd=ROOT)
-    return done.stdout if done.returncode == 0 else ""
-
-
 def test_verbs_and_options_that_are_named_exist() -> None:
     wrong = []
     for name, line in commands():
@@ -134,7 +133,7 @@ def test_verbs_and_options_that_are_named_exist() -> None:
         if words[1].startswith("--") or words[1] == "VERB":
             continue
         verb = words[1:3] if words[1] in ("store", "world") else words[1:2]
-        page = help_of(*verb)
+        page = said(*verb, "--help")
         if not page:
             wrong.append((name, line))
         for option in re.findall(r"(?<=\s)--([a-z][\w.-]*)", line):
@@ -146,8 +145,7 @@ def test_verbs_and_options_that_are_named_exist() -> None:
 
 
 def test_recipes_and_suites_that_are_named_ship() -> None:
-    done = subprocess.run([UNDERSTUDY, "recipes"], capture_output=True, text=True, check=True, cwd=ROOT)
-    shipped = set(re.findall(r"^  (\S+)", done.stdout, re.M))
+    shipped = set(re.findall(r"^  (\S+)", said("recipes"), re.M))
     named = {word for _, line in commands() for word in re.findall(r"^understudy (?:train|bench) ([a-z_0-9.]+)", line)}
     assert named - shipped - {"wan"} == set()
 
@@ -156,12 +154,11 @@ def test_recipes_and_suites_that_are_named_ship() -> None:
 def test_python_names_what_the_door_has(name: str) -> None:
     code = [block for language, block in FENCE.findall(text(name)) if language == "python"]
     assert code
+    owners = {"us": us, "student": us.Student, "run": us.Run, "stream": us.Stream, "clip": us.Clip}
     for tree in map(ast.parse, code):
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                owner = {"us": us, "student": us.Student, "run": us.Run, "stream": us.Stream, "clip": us.Clip}.get(
-                    node.value.id
-                )
+                owner = owners.get(node.value.id)
                 fields = set(getattr(owner, "__dataclass_fields__", ()))
                 assert owner is None or hasattr(owner, node.attr) or node.attr in fields, ast.unparse(node)
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("us.Run", "us.recipe"):
@@ -187,3 +184,17 @@ def test_yaml_in_the_documents_is_yaml() -> None:
 def test_every_benchmark_has_its_line() -> None:
     page = text("benchmarks/README.md")
     assert [path.name for path in sorted((ROOT / "benchmarks").glob("*.py")) if f"]({path.name})" not in page] == []
+
+
+def test_the_way_through_the_house_leads_somewhere() -> None:
+    page, package = text("docs/architecture.md"), ROOT / "src" / "understudy"
+    way, rooms = page.split("## The way to", 1)[1].split("## Rooms", 1)
+    paths = re.findall(r"`([\w/]+(?:/|\.py))`", way)
+    paths = [path for path in paths if path not in ("config.py", "reward.py")]  # in each folder of a kind
+    assert len(paths) > 25
+    assert [path for path in paths if not (package / path).exists()] == []
+    table = {name for row in re.findall(r"^\| (.+)$", rooms, re.M) for name in re.findall(r"`(\w+)`", row)}
+    there = {path.stem for path in package.iterdir() if path.suffix in ("", ".py")}
+    assert table - there == set()
+    folders = {path.name for path in package.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert folders - table == set()

@@ -18,7 +18,7 @@ from understudy.files import sha256_hex
 from understudy.prompts import read_prompts
 from understudy.reading import open_regular
 from understudy.recipes.config import FilePromptsConfig, RunConfig
-from understudy.students.bundle import bundle_folder
+from understudy.students.bundle import bundle_folder, weights_file
 
 _FREE: Final = frozenset(
     {
@@ -100,7 +100,7 @@ def _weights(start: str) -> str:
     """Return what tells the weights in ``start`` from others: their beginning, their end and their size."""
     try:
         folder = bundle_folder(start)
-        path = folder / "student.safetensors" if folder.is_dir() else folder
+        path = weights_file(folder, "student") if folder.is_dir() else folder
         with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(0)

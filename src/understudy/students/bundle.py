@@ -122,7 +122,7 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
     try:
         kind, sizes = student_kind(config["kind"]), config["student"]
         own_kind, own_sizes = config.get("codec_kind", SmallCodec.kind), config["codec"]
-        path, codec_path = _file(folder, "student"), _codec_file(folder, config.get("codec_weights"))
+        path, codec_path = weights_file(folder, "student"), _codec_file(folder, config.get("codec_weights"))
         _check_depth(sizes, len(shapes_of(path)), folder)
         _check_fit(lambda: kind.from_config(sizes), path)
         if codec is None and own_kind == SmallCodec.kind:
@@ -230,10 +230,10 @@ def _advice(short: str, known: Sequence[str]) -> str:
 
 def is_bundle(name: str) -> bool:
     """Return whether ``name`` is a bundle, built in or a folder; no public checkpoint."""
-    return name.startswith(BUILTIN) or _file(bundle_folder(name), "student").is_file()
+    return name.startswith(BUILTIN) or weights_file(bundle_folder(name), "student").is_file()
 
 
-def _file(folder: Path, part: str) -> Path:
+def weights_file(folder: Path, part: str) -> Path:
     """Return the file of a part's weights; those that ship are packed, with a context for each byte of a float16."""
     return folder / f"{part}.safetensors{'.xz' if folder.is_relative_to(_ASSETS) else ''}"
 
@@ -241,12 +241,12 @@ def _file(folder: Path, part: str) -> Path:
 def _codec_file(folder: Path, shared: object) -> Path:
     """Return the file of a bundle's codec weights: its own, or the one file that built-in students share, by its name."""
     if shared is None:
-        return _file(folder, "codec")
+        return weights_file(folder, "codec")
     if shared != SHARED_CODEC:  # a name, never a path: a bundle from elsewhere reads nothing else on this disk
         raise CheckpointError(
             f"{folder / 'config.json'} says codec_weights {shared!r}, but only {SHARED_CODEC!r} can be shared: save it again"
         )
-    return _file(_ASSETS, "codec")
+    return weights_file(_ASSETS, "codec")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
