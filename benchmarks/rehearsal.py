@@ -235,7 +235,7 @@ def write_recipe(folder: Path, size: Size) -> Path:
     """Write the recipe: the public one, on these files, as small as it goes."""
     wan = str(folder / "Wan2.1-T2V-1.3B")
     own = {
-        "base": str(ROOT / "recipes" / "selfforcing_1.3b.yaml"),
+        "base": "selfforcing_1.3b",
         "name": "rehearsal",
         "out": str(folder / "run"),
         "device": "cpu",
