@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from understudy.clips import Clip, decode_mp4
 from understudy.codecs.base import to_frames
 from understudy.discriminators.base import Discriminator
 from understudy.evaluation.law import law_error
@@ -33,12 +32,13 @@ from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.start import load_start
 from understudy.students.bundle import Bundle
 from understudy.students.rollout import SeededNoise, roll_clip
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.transformer.model import CausalVideoTransformer
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law
 from understudy.training.data import teacher_clips
 from understudy.training.state import TrainState
+from understudy.video.clips import Clip, decode_mp4
 
 ROLLOUTS = 4
 

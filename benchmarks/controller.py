@@ -6,13 +6,13 @@ The suite's own tables compare rows inside one setting; here the constant of one
 """
 
 import argparse
-import json
 from pathlib import Path
 
+from understudy.bench.results import read_cells
 from understudy.bench.statistics import over_seeds
 from understudy.files import write_text_atomic
 
-CELLS = Path(__file__).parent / "results" / "bench" / "regimes" / "cells.jsonl"
+SUITE = Path(__file__).parent / "results" / "bench" / "regimes"
 BEST = ("good", "afd")
 STARTS = {"zero": "0", "low": "1e-5", "good": "5e-4"}
 METRICS = ("law_error", "motion_distance", "look_error", "sharpness")
@@ -23,8 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    cells = [json.loads(line) for line in CELLS.read_text(encoding="utf-8").splitlines()]
-    found = {(cell["setting"], cell["row"], cell["seed"]): cell["metrics"]["all"] for cell in cells}
+    found = {(cell["setting"], cell["row"], cell["seed"]): cell["metrics"]["all"] for cell in read_cells(SUITE)}
     lines = [
         "The controller less the constant rate 5e-4, paired by seed, 95 % t intervals (`benchmarks/controller.py`).",
         "",

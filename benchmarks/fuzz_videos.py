@@ -21,14 +21,16 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from understudy.clips import Clip, ClipForm, encode_mp4
-from understudy.decoding import Limits
 from understudy.errors import ClipError
-from understudy.ingest.guard import Guard
+from understudy.video.clips import Clip, ClipForm, encode_mp4
+from understudy.video.decoding import Limits
+from understudy.video.ingest.guard import Guard
 
 Damage = Callable[[bytes, np.random.Generator], bytes]
 _SOURCES = (
     ("mp4", "libx264", "yuv420p"),
+    ("sliced.mp4", "libx264", "yuv420p"),
+    ("mirrored.mp4", "libx264", "yuv420p"),
     ("mp4", "libx265", "yuv420p10le"),
     ("webm", "libvpx-vp9", "yuv420p"),
     ("mp4", "libsvtav1", "yuv420p"),
@@ -49,8 +51,11 @@ def sources(folder: Path) -> dict[str, bytes]:
     for suffix, codec, pixel_format in _SOURCES:
         path = folder / f"{codec}.{suffix}"
         with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=25 if suffix == "gif" else 24)
+            options = {"x264-params": "slices=3"} if suffix == "sliced.mp4" else {}
+            stream = container.add_stream(codec, rate=25 if suffix == "gif" else 24, options=options)
             stream.height, stream.width, stream.pix_fmt = 48, 64, pixel_format
+            if suffix == "mirrored.mp4":
+                stream.set_display_matrix([-1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30])
             for pixels in frames:
                 container.mux(stream.encode(VideoFrame.from_ndarray(pixels, format="rgb24")))
             container.mux(stream.encode())
@@ -203,6 +208,7 @@ def run(files: int, seed: int, limits: Limits) -> dict[str, object]:
                                 "crash",
                                 "memory",
                                 "changes its frame size",
+                                "shown through a matrix",
                                 "frame rate",
                                 "empty",
                                 "cannot decode",

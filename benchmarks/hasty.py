@@ -8,11 +8,11 @@ Eight times 16 of the quickstart's prompts, with other noise each time.
 import numpy as np
 import torch
 
-from understudy.clips import laplacian_variance
 from understudy.recipes.files import load_recipe
 from understudy.run.prompts import training_prompts
 from understudy.students.bundle import load_bundle
 from understudy.students.generate import own_and_hasty
+from understudy.video.clips import laplacian_variance
 
 PROMPTS, TIMES = 16, 8
 

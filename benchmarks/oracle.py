@@ -3,40 +3,42 @@
     python benchmarks/oracle.py --seed 0 --set objective.shared_share=0.5 --out benchmarks/results/oracle.jsonl
 
 No black box allows this: it needs the world's law. It bounds what any discriminator can bring in the same number of updates
-and tells whether the verdict or the update holds a run back. The discriminator still trains beside it and
-rewards nothing.
+and tells whether the verdict or the update holds a run back. The reward stands in the recipe, in the discriminator's place.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor
-from understudy.training.afd import AFD, Rollouts
 
 from understudy.bench import cell as bench
 from understudy.bench.suite import cells, load_suite
-from understudy.codecs.base import to_frames
 from understudy.evaluation.law import law_error
 from understudy.evaluation.parse import track
 from understudy.run.clips import collect
 from understudy.run.process import keep_freed_memory
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law
-from understudy.training.state import TrainState
+from understudy.video.clips import Clip
 
 SHOWN: Final = ("law_error", "motion_distance", "look_error", "sharpness", "permanence")
+REWARD: Final = {
+    "objective.reward": "rewards",
+    "rewards.law.kind": "python",
+    "rewards.law.call": "oracle:minus_law_error",
+}
 
 
-def minus_law_error(self: AFD, state: TrainState, own: Rollouts) -> Tensor:
-    """Return the reward [P, K] in place of the discriminator's."""
-    with torch.no_grad():
-        films = to_frames(self.codec.decode(own.latents).clamp(0, 1))
-    scenes = [parse(prompt) for prompt in own.prompts]
-    fits = [law_error(track(film, scene), scene, Law(), self.fps) for film, scene in zip(films, scenes, strict=True)]
-    return -torch.tensor([fit.error for fit in fits], dtype=torch.float32).unflatten(0, (-1, self.config.group))
+def minus_law_error(clips: Sequence[Clip], prompts: Sequence[str]) -> list[float]:
+    """Return minus the true law error in pixels of every clip."""
+    scenes = [parse(prompt) for prompt in prompts]
+    return [
+        -law_error(track(clip.frames, scene), scene, Law(), clip.fps).error
+        for clip, scene in zip(clips, scenes, strict=True)
+    ]
 
 
 def main() -> None:
@@ -54,14 +56,13 @@ def main() -> None:
     torch.set_num_threads(1)
     changes = {key: json.loads(value) for key, value in (change.split("=", 1) for change in options.set)}
     suite = load_suite(options.suite)
-    row = suite.rows["afd"].model_copy(update={"set": changes})
+    row = suite.rows["afd"].model_copy(update={"set": {**REWARD, **changes}})
     out = options.runs / suite.name / "-".join([*(f"{key}={value}" for key, value in changes.items()), "oracle"])
     narrowed = suite.model_copy(update={"rows": {"afd": row}, "seeds": (options.seed,), "out": out})
     cell = next(cell for cell in cells(narrowed, options.suite)[0] if cell.setting == options.setting)
     keep_freed_memory()
     collect(cell.config)
     cell.folder.mkdir(parents=True, exist_ok=True)
-    AFD._scores = minus_law_error  # type: ignore[method-assign]
     figures = bench.do(cell)["metrics"]["all"]
     place = {"suite": suite.name, "setting": options.setting, "set": changes}
     line = {**place, "seed": options.seed, **{name: figures[name] for name in SHOWN}}

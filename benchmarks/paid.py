@@ -27,7 +27,7 @@ from typing import Any
 
 import provider as service
 
-from understudy.collection.collect import Job, Policy, collect
+from understudy.collection.collect import CollectReport, Job, Policy, collect
 from understudy.collection.ledger import Ledger
 from understudy.collection.store import ClipStore
 from understudy.errors import UnderstudyError
@@ -258,10 +258,14 @@ def kills(books: Books, folder: Path, number: int, count: int) -> tuple[Account,
     books.order(trial.name, submit=0.06, job=0.1)
     early, longest = 0, 0.0
     for _ in range(count):
+        ready, tell = os.pipe()
         child = os.fork()
         if child == 0:
-            _child(trial)
-        time.sleep(moment.uniform(0.2, 1.0))
+            _child(trial, tell)
+        os.close(tell)
+        os.read(ready, 1)  # it is about to ask
+        os.close(ready)
+        time.sleep(moment.uniform(0.1, 0.8))
         ended, _ = os.waitpid(child, os.WNOHANG)
         if ended:
             early += 1
@@ -292,8 +296,8 @@ def kills(books: Books, folder: Path, number: int, count: int) -> tuple[Account,
     }
 
 
-def _child(trial: Trial) -> None:
-    """Collect as a command would, and end without a word."""
+def _child(trial: Trial, tell: int) -> None:
+    """Collect as a command would, say when it begins, and end without another word."""
     status = 1
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -301,7 +305,12 @@ def _child(trial: Trial) -> None:
         store = ClipStore(trial.path, create=True)
         policy = replace(FAST, concurrency=8, timeout=30.0)
         made = teacher(trial.books.port, trial.vendor)
-        collect(made, trial.jobs, store, PARAMS, lambda report: None, policy, approve=lambda estimate: None)
+        told = iter([b"."])
+
+        def show(report: CollectReport) -> None:
+            os.write(tell, next(told, b""))
+
+        collect(made, trial.jobs, store, PARAMS, show, policy, approve=lambda estimate: None)
         status = 0
     except KeyboardInterrupt:
         status = 130
@@ -324,8 +333,8 @@ def page(result: dict[str, Any]) -> str:
     rows = [
         f"| {words} | {' | '.join(str(result['trials'][c][name]) for c in columns)} |" for name, words in names.items()
     ]
-    goodbyes = "; ".join(
-        f"{name}: {told['kills']} kills, {told['jobs_made_meanwhile']} jobs made meanwhile, {told['unsure']} unsure after "
+    goodbyes = ";".join(
+        f"\n  - {name}: {told['kills']} kills, {told['jobs_made_meanwhile']} jobs made meanwhile, {told['unsure']} unsure after "
         f"them, longest goodbye {told['longest_goodbye']} s"
         for name, told in result["signals"].items()
     )

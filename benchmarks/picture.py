@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from understudy.clips import read_mp4
+from understudy.video.clips import read_mp4
 
 ARMS = {
     "start": "start student",

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from understudy.clips import Clip, encode_mp4
+from understudy.video.clips import Clip, encode_mp4
 
 VENDORS: Final = ("openai", "openrouter", "fal", "ark", "minimax", "replicate")
 CLIP: Final = encode_mp4(Clip(np.full((3, 16, 16, 3), 90, np.uint8), 8))

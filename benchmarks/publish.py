@@ -4,11 +4,11 @@
 
 RUN is a suite's folder of results, as `understudy bench` left it. Results go to benchmarks/results/bench/, into the folder
 with the suite's name. A cell that the repository has is left as it is, and said, unless --replace says otherwise; a row that
-was measured with other settings is taken out with --drop ROW before.
+was measured with other settings is taken out with --drop ROW before. Without a RUN the tables are made again from the cells:
+results.json and results.csv are not kept in the repository.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,7 @@ def main() -> None:
     parser.add_argument("--drop", action="append", default=[], metavar="ROW", help="take out a row first")
     options = parser.parse_args()
     suite, home = load_suite(options.suite), HOME / options.suite.stem
-    old = home / "cells.jsonl"
-    lines = old.read_text(encoding="utf-8").splitlines() if old.is_file() else []
-    kept = {place(cell): cell for cell in map(json.loads, lines) if cell["row"] not in options.drop}
+    kept = {place(cell): cell for cell in results.read_cells(home) if cell["row"] not in options.drop}
     for cell in results.read(sorted(path for run in options.runs for path in run.glob("*/*/seed-*/result.json"))):
         if cell.get("error") is not None:
             print(f"{place(cell)}: failed, not taken: {cell['error']}")
@@ -45,16 +43,16 @@ def main() -> None:
             print(f"{place(cell)}: added")
         else:
             print(f"{place(cell)}: there already, left as it is")
-    documents = [path for folder in (home, *options.runs) if (path := folder / "results.json").is_file()]
-    heads = results.read(documents)
+    heads = results.read(folder / "source.json" for folder in (home, *options.runs))
     head: dict[str, Any] = {key: found[key] for found in heads[::-1] for key in ("command", "hardware")}
+    left_out = heads[-1]["left_out"] if heads else []
     if options.command:
         head["command"] = options.command
     seeds = sorted({cell["seed"] for cell in kept.values()})
     cells = [cell for cell in kept.values() if cell["row"] in suite.rows]
     home.mkdir(parents=True, exist_ok=True)
     suite = suite.model_copy(update={"out": home, "seeds": seeds})
-    print(results.write(suite, cells, (), head))
+    print(results.write(suite, cells, left_out, head))
     draw(home)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from understudy import flow
 from understudy.students.bundle import load_bundle
 from understudy.students.rollout import SeededNoise, rollout
-from understudy.students.transformer import Cache, CausalVideoTransformer, Text
+from understudy.students.transformer.model import Cache, CausalVideoTransformer, Text
 
 
 @torch.no_grad()

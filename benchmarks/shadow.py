@@ -10,22 +10,28 @@ accuracy. All see the same rollouts, so differences between them are less noisy 
 
 import argparse
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from oracle import minus_law_error
 from torch import Tensor
-from understudy.training.afd import AFD, Rollouts, network_of
 
+from understudy.codecs.base import to_frames
+from understudy.objectives.adversary import Adversary, network_of
 from understudy.objectives.build import build_objective
 from understudy.objectives.gauges import correlation, pair_accuracy
+from understudy.objectives.on_policy import OnPolicy
+from understudy.objectives.rollouts import Groups, Rollouts, shown
+from understudy.objectives.verdict import Verdict, View
 from understudy.recipes.files import load_recipe
 from understudy.run.clips import collect, training_clips
 from understudy.run.process import keep_freed_memory
 from understudy.run.start import load_start
 from understudy.training.data import teacher_clips
 from understudy.training.state import TrainState
+from understudy.video.clips import Clip
 
 SHADOWS: Final[dict[str, dict[str, Any]]] = {
     "own": {},
@@ -39,70 +45,106 @@ SHADOWS: Final[dict[str, dict[str, Any]]] = {
 PROMPTS, GROUP = 24, 8
 
 
+@dataclass(frozen=True)
+class Watcher:
+    """A discriminator with all that it learns with, and the groups of its run."""
+
+    adversary: Adversary
+    state: TrainState
+    groups: Groups
+
+    def frames(self, own: Rollouts) -> Tensor:
+        """Return rollouts as its network looks at them [B, T', 3, H', W']."""
+        return shown(own.judged, self.adversary.codec, self.adversary.view(self.state))[0]
+
+    def learn(self, own: Rollouts) -> None:
+        """Learn from another run's rollouts."""
+        frames, config = self.frames(own), self.adversary.config
+        for _ in range(config.steps):
+            self.adversary.train_on(self.state, frames, own.index, config.lr)
+
+
+class Watched(Verdict):
+    """A verdict beside which shadows learn from the same rollouts."""
+
+    def __init__(self, inner: Verdict, shadows: list[Watcher]) -> None:
+        self.inner, self.shadows, self.warmup = inner, shadows, inner.warmup
+
+    def view(self, state: TrainState) -> View | None:
+        """Return what the watched one keeps of clips."""
+        return self.inner.view(state)
+
+    def learn(self, state: TrainState, own: Rollouts) -> dict[str, float]:
+        """Let all of them learn."""
+        values = self.inner.learn(state, own)
+        for shadow in self.shadows:
+            shadow.learn(own)
+        return values
+
+    def scores(self, state: TrainState, own: Rollouts) -> Tensor:
+        """Return the watched one's scores [P, K]."""
+        return self.inner.scores(state, own)
+
+
 def main() -> None:
     """Warm all up, run, and write a line for every probe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--updates", type=int, default=50)
+    parser.add_argument("--every", type=int, default=10, help="updates between two probes")
+    parser.add_argument("--shadows", type=int, default=len(SHADOWS) - 1, help="how many of the shadows")
+    parser.add_argument("--recipe", type=Path, default=Path("quickstart"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    watching = {name: _warmed_up(changes, options.seed) for name, changes in SHADOWS.items()}
-    leader, state = watching["own"]
-    shadows = [pair for name, pair in watching.items() if name != "own"]
-    rows = [_probe(0, leader, state, watching)]
-    roll, seen = leader._roll, []
-
-    def watched(*args: Any, **kwargs: Any) -> Rollouts:
-        seen.append(roll(*args, **kwargs))
-        return seen[-1]
-
-    leader._roll = watched  # type: ignore[method-assign]
+    names = list(SHADOWS)[: 1 + options.shadows]
+    made = {name: _warmed_up(options.recipe, SHADOWS[name], options.seed) for name in names}
+    watching = {name: watcher for name, (_, watcher) in made.items()}
+    objective, leader = made["own"]
+    watched = Watched(objective.verdict, [watcher for name, watcher in watching.items() if name != "own"])
+    objective = replace(objective, verdict=watched)
+    rows = [_probe(0, leader, watching)]
     for update in range(1, options.updates + 1):
-        leader.step(state)
-        state.step += 1
-        own = seen.pop()
-        for objective, shadow in shadows:
-            network = network_of(shadow)
-            frames = objective._shown(own.judged, network)[0]
-            for _ in range(objective.judge.steps):
-                objective._discriminate(shadow, network, frames, own.prompts, own.index, objective.judge.lr)
-        if update % 10 == 0:
-            rows.append(_probe(update, leader, state, watching))
-            seen.clear()
+        objective.step(leader.state)
+        leader.state.step += 1
+        if update % options.every == 0:
+            rows.append(_probe(update, leader, watching))
     options.out.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def _warmed_up(changes: dict[str, Any], seed: int) -> tuple[AFD, TrainState]:
+def _warmed_up(recipe: Path, changes: dict[str, Any], seed: int) -> tuple[OnPolicy, Watcher]:
     fields = [("seed", str(seed)), *((key, json.dumps(value)) for key, value in changes.items())]
-    config = load_recipe("quickstart", fields)
+    config = load_recipe(recipe, fields)
     bundle = load_start(config)
     collect(config)
     data = teacher_clips(training_clips(config, bundle.form), bundle.form, bundle.codec)
     objective = build_objective(config.objective, config.train, config, data, bundle)
-    assert isinstance(objective, AFD)
+    assert isinstance(objective, OnPolicy)
+    assert isinstance(objective.verdict, Adversary)
     state = objective.initial_state(bundle.student)
     objective.prepare(state)
     while state.step < objective.warmup:
         objective.step(state)
         state.step += 1
-    return objective, state
+    return objective, Watcher(objective.verdict, state, objective.groups)
 
 
-def _probe(
-    update: int, leader: AFD, state: TrainState, watching: dict[str, tuple[AFD, TrainState]]
-) -> dict[str, float | dict[str, dict[str, float]]]:
+def _probe(update: int, leader: Watcher, watching: dict[str, Watcher]) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1000 + update)
-    own = leader._roll(state.policy("old"), network_of(state), generator, PROMPTS, GROUP, 1)
-    errors = -minus_law_error(leader, state, own).reshape(PROMPTS, GROUP)
+    policy, view = leader.state.policy("old"), leader.adversary.view(leader.state)
+    own = leader.groups.draw(policy, generator, 0, view, size=(PROMPTS, GROUP))
+    with torch.no_grad():
+        films = to_frames(leader.adversary.codec.decode(own.latents).clamp(0, 1))
+    clips = [Clip(film, leader.adversary.fps) for film in films]
+    errors = -torch.tensor(minus_law_error(clips, own.prompts)).reshape(PROMPTS, GROUP)
     found = {}
-    for name, (objective, shadow) in watching.items():
-        network = network_of(shadow)
+    for name, watcher in watching.items():
+        network, adversary = network_of(watcher.state), watcher.adversary
         with torch.no_grad():
-            frames, text = objective._shown(own.judged, network)[0], network.encode_text(own.prompts)
-            scores: Tensor = network.logits(frames, text)
-            real = objective._shown_by_teacher(objective.data, own.index, torch.Generator().manual_seed(update))
+            text = network.encode_text(own.prompts)
+            scores = network.logits(watcher.frames(own), text)
+            real = adversary.draw_real(adversary.data, own.index, torch.Generator().manual_seed(update))
             accuracy = pair_accuracy(network.logits(real, text), scores)
         found[name] = {"correlation": correlation(scores.reshape(PROMPTS, GROUP), -errors), "pairs": accuracy}
     line = "  ".join(f"{name} {value['correlation']:.2f} ({value['pairs']:.2f})" for name, value in found.items())

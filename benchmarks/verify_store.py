@@ -13,9 +13,9 @@ from pathlib import Path
 
 from understudy.collection.store import ClipRecord, ClipStore, record_key
 from understudy.files import sha256_hex
-from understudy.ingest.guard import probe_bytes
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world.teacher import WorldTeacher
+from understudy.video.ingest.guard import probe_bytes
 
 
 def fill(path: Path, clips: int) -> ClipStore:

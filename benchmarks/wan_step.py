@@ -18,15 +18,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from understudy.training.afd import AFD, Rollouts
 
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.objectives.afd.config import AFDConfig
-from understudy.recipes.config import LoraConfig, TrainConfig
+from understudy.objectives.build import build_objective
+from understudy.objectives.on_policy import OnPolicy
+from understudy.objectives.rollouts import Rollouts
+from understudy.recipes.config import LoraConfig, RunConfig, StudentConfig, TrainConfig
 from understudy.run.cost import WanCost, memory, peak
+from understudy.students.bundle import Bundle
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import WanSpec, preset, wan_1_3b
 from understudy.training.data import TeacherClips
+from understudy.training.state import TrainState
+from understudy.training.update import student_update
+from understudy.video.clips import ClipForm
 
 TINY = WanSpec(
     dim=48,
@@ -97,7 +103,7 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def afd(student: WanStudent, levels: Any, frames: int, options: argparse.Namespace) -> AFD:
+def afd(student: WanStudent, levels: Any, frames: int, options: argparse.Namespace) -> OnPolicy:
     """Return the objective of the recipe selfforcing_1.3b with a small discriminator on stand-in pixels."""
     settings = AFDConfig(
         group=options.clips,
@@ -115,21 +121,24 @@ def afd(student: WanStudent, levels: Any, frames: int, options: argparse.Namespa
     latents = torch.randn(1, frames, *student.latent_shape, device=student.device)
     data = TeacherClips(("a red ball falls",), latents, ((0,),))
     lora = LoraConfig(rank=options.rank, alpha=options.rank)
+    config = RunConfig(objective=settings, discriminator=judge, train=train, student=StudentConfig(lora=lora))
     codec: Any = NoPixels()
-    return AFD(settings, train, judge, data, codec, levels, 0, 12.0, lora)
+    bundle = Bundle(student, codec, levels, ClipForm(32, 32, 12.0, 2 * frames), "random weights")
+    objective = build_objective(settings, train, config, data, bundle)
+    assert isinstance(objective, OnPolicy)
+    return objective
 
 
-def step(objective: AFD, start: WanStudent, clips: int, device: torch.device) -> dict[str, float]:
+def step(objective: OnPolicy, start: WanStudent, clips: int, device: torch.device) -> dict[str, float]:
     """Return seconds and peak GiB of the rollouts and of the update, per clip, of a second step."""
     state = objective.initial_state(start)
-    network: Any = state.modules["discriminator"]
+    policy, view = state.policy("old"), objective.verdict.view(state)
     found: dict[str, float] = {}
     for _ in range(2):
         own, rolled, roll_peak = measured(
-            lambda: objective._roll(state.policy("old"), network, state.generator, 1, clips, 0), device
+            lambda: objective.groups.draw(policy, state.generator, 0, view, size=(1, clips)), device
         )
-        assert isinstance(own, Rollouts)
-        values, updated, update_peak = measured(lambda own=own: objective.learn(state, own, 0, 0), device)
+        values, updated, update_peak = measured(lambda own=own: learn(objective, state, own), device)
         found = {
             "rollout_seconds": rolled / clips,
             "update_seconds": updated / clips,
@@ -139,6 +148,14 @@ def step(objective: AFD, start: WanStudent, clips: int, device: torch.device) ->
         if device.type == "cuda":
             found |= {"rollout_peak_gib": roll_peak, "update_peak_gib": update_peak}
     return found
+
+
+def learn(objective: OnPolicy, state: TrainState, own: Rollouts) -> dict[str, float]:
+    """Do all of a step that comes after the rollouts, but for the discriminator's learning."""
+    loss, said = objective.update.loss(state, own, objective.verdict.scores(state, own))
+    values = said | student_update(state, objective.train, loss, len(own.prompts))
+    objective.averages.follow(state, 0)
+    return values
 
 
 def measured(run: Callable[[], Any], device: torch.device) -> tuple[Any, float, float]:

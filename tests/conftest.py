@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from understudy.objectives.build import build_objective
 from understudy.objectives.config import ObjectiveSection
 from understudy.recipes.config import LoraConfig, RunConfig, StudentConfig, TrainConfig
 from understudy.students.bundle import Bundle, ClipForm, save_bundle
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.students.transformer.model import CausalVideoTransformer, TransformerSpec
 from understudy.training.data import TeacherClips
 from understudy.training.loop import Objective
 
@@ -170,3 +171,34 @@ def build(bundle: Bundle, data: TeacherClips) -> Build:
         return build_objective(settings, config.train, config, data, bundle), bundle.student
 
     return make
+
+
+DOOR_RECIPE = """
+name: mini
+out: run
+teacher: {kind: python, call: "door_parts:Grey"}
+prompts: {kind: file, train: train.txt, held_out: held_out.txt}
+clips: {store: store, per_prompt: 1}
+student: {start: start}
+discriminator: {warmup: 1, pool: 4, size: 16, width: 16, steps: 1, rerender: null}
+objective: {kind: afd, group: 2}
+train: {steps: 2, prompts: 2, warmup: 1, checkpoint_every: 1}
+evaluation: {prompts: 1, rollouts: 2, reference: 2, floor: 2, shown: 1}
+"""
+
+
+@pytest.fixture
+def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Path) -> Path:
+    """An empty folder to work in, with a recipe, a tiny start student, prompts, and plug-ins in the module door_parts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    source = (Path(__file__).parent / "data" / "door_parts.py").read_text(encoding="utf-8")
+    for name, text in {
+        "recipe.yaml": DOOR_RECIPE,
+        "train.txt": "red ball\nball\n",
+        "held_out.txt": "red\n",
+        "door_parts.py": source,
+    }.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "door_parts", raising=False)
+    return tmp_path

@@ -50,3 +50,31 @@ def test_the_benchmark_of_paid_work(tmp_path: Path) -> None:
     assert found["signals"]["SIGINT"]["unsure"] == found["signals"]["SIGTERM"]["unsure"] == 0
     assert found["answers"] > 40
     assert "every count has to be 0" in (tmp_path / "paid.md").read_text()
+
+
+@pytest.mark.timeout(1200)
+def test_the_rehearsal_of_a_whole_run(tmp_path: Path) -> None:
+    for package in ("diffusers", "peft", "transformers"):
+        pytest.importorskip(package)
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / "rehearsal.py"),
+        str(tmp_path / "files"),
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1150, env=dict(os.environ), check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["estimated_gib"] >= 0
+    phases = (
+        "doctor",
+        "dry run",
+        "train, killed",
+        "resume",
+        "generate",
+        "evaluate",
+        "export comfyui",
+        "export lora-diffusers",
+    )
+    assert set(phases) <= found["phases"].keys()

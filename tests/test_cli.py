@@ -12,13 +12,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from understudy import __version__, cli
-from understudy.clips import decode_mp4
 from understudy.collection.collect import CollectReport
 from understudy.collection.store import ClipStore
 from understudy.commands.base import RecipeVerb
 from understudy.errors import ConfigError
 from understudy.recipes.files import load_recipe
 from understudy.training.loop import Interrupted
+from understudy.video.clips import decode_mp4
 
 MINI = """
 name: mini

@@ -3,12 +3,14 @@
 import io
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from understudy.cli import main
 from understudy.collection.store import ClipStore
+from understudy.students.bundle import ClipForm, load_bundle, save_bundle
 from understudy.teachers.world.server import World, serve
 from understudy.teachers.world.teacher import WorldTeacher
 
@@ -21,6 +23,7 @@ teacher: {{kind: api, url: "{url}", model: world, frames: 4, fps: 8, width: 16, 
 collection: {{poll: 0.05}}
 evaluation: {{prompts: 1, rollouts: 2, reference: 2, floor: 2, shown: 1}}
 out: {out}
+student: {{start: {start}}}
 """
 READ = ", terms: {training: conditional, note: fine for research, url: https://x.example/terms, checked: 2026-11-01}"
 
@@ -37,11 +40,20 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture
-def recipe(world: World, tmp_path: Path) -> Callable[[str], Path]:
+def recipe(world: World, tmp_path: Path, start: Path) -> Callable[[str], Path]:
+    """Writes a recipe whose teacher sends what its student draws: 4 frames at 8 a second."""
+    save_bundle(replace(load_bundle(start), form=ClipForm(16, 16, 8.0, 4)), start)
+
     def write(more: str = READ) -> Path:
         path = tmp_path / "paid.yaml"
         path.write_text(
-            RECIPE.format(store=tmp_path / "store", out=tmp_path / "run", url=world.url, more=more)  # type: ignore[attr-defined]
+            RECIPE.format(
+                store=tmp_path / "store",
+                out=tmp_path / "run",
+                url=world.url,  # type: ignore[attr-defined]
+                more=more,
+                start=start,
+            )
         )
         return path
 

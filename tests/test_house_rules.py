@@ -1,4 +1,4 @@
-"""House rules that no linter holds: sizes, docstrings, shape legends, nothing left open, no private paths.
+"""House rules that no linter holds: smells, docstrings, shape legends, nothing left open, no private paths.
 
 Each rule is a generator of violations, so that one run names every offending ``file:line``.
 """
@@ -8,6 +8,7 @@ import io
 import re
 import subprocess
 import tokenize
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "understudy"
 
-MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 600, 300, 80
+MODULE_LINES, FUNCTION_LINES, PUBLIC_METHODS, PARAMETERS, GROUND_FLOOR = 400, 80, 12, 7, 9
+PUBLIC = {"_asdict", "_exit", "_fields", "_make", "_replace"}  # of the standard library, in spite of their spelling
+# Rooms that still break a rule. This list only shrinks: an entry that keeps the rule has to go.
+PENDING = {
+    ("sizes", "benchmarks/provider.py"),
+    ("sizes", "benchmarks/serving.py"),
+    ("sizes", "src/understudy/collection/ledger.py"),
+    ("sizes", "src/understudy/collection/store.py"),
+    ("sizes", "src/understudy/doctor.py"),
+    ("sizes", "src/understudy/teachers/world/dialects.py"),
+    ("crowded_classes", "src/understudy/collection/ledger.py"),
+    ("crowded_classes", "src/understudy/collection/worker.py"),
+    ("crowded_classes", "src/understudy/teachers/wire.py"),
+    ("private_names", "src/understudy/codecs/wan.py"),  # diffusers' own cache, which it has no public name for
+}
 TENSOR_PLACES = ("students/", "codecs/", "discriminators/", "objectives/", "training/", "flow.py")
 # They have no CPU build to match every torch, and we need nothing from them.
 BANNED_IMPORTS = {"torchvision", "torchaudio"}
@@ -44,16 +59,51 @@ class Module:
 
 
 def sizes(module: Module) -> Violations:
-    """Long functions, classes and modules hide more than one idea."""
+    """Long functions and modules hide more than one idea."""
     lines = len(module.text.splitlines())
     if lines > MODULE_LINES:
         yield MODULE_LINES + 1, f"module has {lines} lines, limit {MODULE_LINES}"
     for node in ast.walk(module.tree):
-        if isinstance(node, Definition):
-            limit = FUNCTION_LINES if isinstance(node, FUNCTIONS) else CLASS_LINES
+        if isinstance(node, FUNCTIONS):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            if lines > limit:
-                yield node.lineno, f"{node.name} has {lines} lines, limit {limit}"
+            if lines > FUNCTION_LINES:
+                yield node.lineno, f"{node.name} has {lines} lines, limit {FUNCTION_LINES}"
+
+
+def crowded_classes(module: Module) -> Violations:
+    """A class with many parameters or many public methods is several; properties are no methods."""
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        methods = [item for item in node.body if isinstance(item, FUNCTIONS)]
+        public = [item for item in methods if not item.name.startswith("_") and not _is_property(item)]
+        if len(public) > PUBLIC_METHODS:
+            yield node.lineno, f"{node.name} has {len(public)} public methods, limit {PUBLIC_METHODS}"
+        for item in methods:
+            count = len(item.args.posonlyargs + item.args.args + item.args.kwonlyargs) - 1
+            if item.name == "__init__" and count > PARAMETERS:
+                yield item.lineno, f"{node.name} takes {count} parameters, limit {PARAMETERS}"
+
+
+def _is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(ast.unparse(mark).split(".")[-1] in ("property", "cached_property") for mark in node.decorator_list)
+
+
+def private_names(module: Module) -> Violations:
+    """What begins with an underscore belongs to its module: no other imports it or reaches for it."""
+    own = {node.name for node in ast.walk(module.tree) if isinstance(node, Definition)}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+            own.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    for node in ast.walk(module.tree):
+        names = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] != "__future__":
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute) and node.attr not in own | PUBLIC:
+            names = [node.attr]
+        for name in names:
+            if name.startswith("_") and not name.startswith("__"):
+                yield node.lineno, f"{name} is private to another module"
 
 
 def docstrings(module: Module) -> Violations:
@@ -113,8 +163,9 @@ def shape_legend(module: Module) -> Violations:
         yield min(tensors), "handles tensors but no docstring or comment gives a shape like [B, F, C]"
 
 
+SMELLS: list[Callable[[Module], Violations]] = [sizes, crowded_classes, private_names]  # in scripts too
 RULES: list[Callable[[Module], Violations]] = [
-    sizes,
+    *SMELLS,
     docstrings,
     nothing_left_open,
     banned_imports,
@@ -126,17 +177,47 @@ def _report(rule: str, found: list[str]) -> None:
     assert not found, f"{rule}: {len(found)} violation(s)\n  " + "\n  ".join(found)
 
 
+def read(path: Path, below: Path) -> Module:
+    return Module(path.relative_to(below).as_posix(), path.read_text(encoding="utf-8"))
+
+
 @pytest.fixture(scope="module")
-def modules() -> list[Module]:
+def modules() -> dict[str, Module]:
     paths = sorted(SOURCE.rglob("*.py"))
     assert paths, f"no sources under {SOURCE}"
-    return [Module(path.relative_to(SOURCE).as_posix(), path.read_text(encoding="utf-8")) for path in paths]
+    return {path.relative_to(ROOT).as_posix(): read(path, SOURCE) for path in paths}
+
+
+@pytest.fixture(scope="module")
+def scripts() -> dict[str, Module]:
+    paths = sorted((ROOT / "benchmarks").glob("*.py")) + sorted((ROOT / "examples").glob("*.py"))
+    return {path.relative_to(ROOT).as_posix(): read(path, ROOT) for path in paths}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_sources_keep_the_rule(rule: Callable[[Module], Violations], modules: list[Module]) -> None:
-    found = [f"src/understudy/{module.name}:{line}: {message}" for module in modules for line, message in rule(module)]
+def test_sources_keep_the_rule(
+    rule: Callable[[Module], Violations], modules: dict[str, Module], scripts: dict[str, Module]
+) -> None:
+    found, pending = [], {file for name, file in PENDING if name == rule.__name__}
+    kept = set(pending)
+    for file, module in {**modules, **(scripts if rule in SMELLS else {})}.items():
+        for line, message in rule(module):
+            kept.discard(file)
+            found += [] if file in pending else [f"{file}:{line}: {message}"]
     _report(rule.__name__, found)
+    assert not kept, f"these keep {rule.__name__} by now: take them off PENDING: {', '.join(sorted(kept))}"
+
+
+def test_the_ground_floor_is_small() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = next(contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")
+    floor = set(layers[-1].split(" : "))
+    video = {"clips", "decoding", "ingest", "mp4"}  # one room by and by
+    assert video <= floor or not video & floor
+    rooms = floor - video | ({"video"} if video <= floor else set())
+    assert len(rooms) <= GROUND_FLOOR, (
+        f"the ground floor has {len(rooms)} modules, limit {GROUND_FLOOR}: {sorted(rooms)}"
+    )
 
 
 def test_no_private_paths_in_shipped_text() -> None:
@@ -167,6 +248,11 @@ LONG_BODY = "    x = 1\n" * FUNCTION_LINES
 OFFENCES = [
     (sizes, f"def f():\n{LONG_BODY}", 1),
     (sizes, "x = 1\n" * (MODULE_LINES + 1), MODULE_LINES + 1),
+    (crowded_classes, "class A:\n" + "".join(f"    def f{n}(self): ...\n" for n in range(PUBLIC_METHODS + 1)), 1),
+    (crowded_classes, "class A:\n    x = 1\n    def __init__(self, a, b, c, d, *, e, f, g, h): ...", 3),
+    (private_names, "from understudy.flow import _levels", 1),
+    (private_names, "import x\nx.y._z = 1\nx.y._w", 3),
+    (private_names, "class A(B):\n    def f(self):\n        return self._from_b", 3),
     (docstrings, "def f(): ...", 1),
     (docstrings, 'class A:\n    """A."""\n    def f(self): ...', 3),
     (nothing_left_open, "x = 1\n# todo: y".upper(), 2),
@@ -185,6 +271,9 @@ def test_each_rule_bites(rule: Callable[[Module], Violations], text: str, line: 
     [
         (docstrings, "def _f(): ...\nclass _A:\n    def f(self): ..."),
         (docstrings, '@overload\ndef f(): ...\ndef f():\n    """F."""\n    def g(): ...'),
+        (crowded_classes, "class A:\n" + "    @property\n    def f(self): ...\n" * 20),
+        (crowded_classes, "class A:\n    def __init__(self, a, b, c, d, e, f, g, **more): ..."),
+        (private_names, "def _f(): ...\nx._f\ny._replace()\nself._z = 1\nother._z\nz.__dict__"),
         (shape_legend, 'def f(x: torch.Tensor) -> None:\n    """``x`` is [B, F, C, h, w]."""'),
         (shape_legend, "import torch\ntorch.manual_seed(0)"),
     ],

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.clips import laplacian_variance
+from understudy.video.clips import laplacian_variance
 
 # Share of the sharpness that is left in one step, of 16 clips: .81 to .95 in the distilled built-in students, .67 to .80 in
 # their base (benchmarks/hasty.py).

@@ -24,9 +24,8 @@ from tyro.conf import subcommand
 from understudy import __version__
 from understudy.commands import VERBS
 from understudy.commands.base import RecipeVerb, UsageError
-from understudy.errors import UnderstudyError
-from understudy.shown import shown
-from understudy.stopping import terminable
+from understudy.errors import UnderstudyError, shown
+from understudy.run.stopping import terminable
 
 _PROGRAM: Final = "understudy"
 _ABOUT: Final = """Distil any video generator that you can only watch into a causal video model that you own.
@@ -89,9 +88,13 @@ def _dispatch(args: list[str]) -> int:
         rest, overrides = _split(name, rest)
     verb = _parse(name, rest)
     if isinstance(verb, RecipeVerb):
+        from understudy.plugins import named
         from understudy.recipes.files import load_recipe
+        from understudy.recipes.own import own_parts
 
-        return verb.do_with(load_recipe(verb.recipe, overrides))
+        config = load_recipe(verb.recipe, overrides)
+        with named(own_parts(config)):
+            return verb.do_with(config)
     status: int = verb.do()
     return status
 

@@ -17,8 +17,6 @@ import numpy as np
 import torch
 
 from understudy.advice import advise, look_at
-from understudy.clips import Clip, decode_mp4, encode_mp4, read_mp4, resample
-from understudy.collection.collect import plan_jobs
 from understudy.collection.store import ClipRecord, ClipStore, record_key
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import PromptRejected, UnderstudyError
@@ -30,20 +28,26 @@ from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
 from understudy.recipes.shipped import locate
 from understudy.run.checks import problems
-from understudy.run.clips import build_teacher
+from understudy.run.clips import build_teacher, check_asked_length, forewarning, wanted_jobs
 from understudy.run.folder import config_hash, main_arm
 from understudy.run.log import RunLog
-from understudy.run.preflight import look
+from understudy.run.preflight import OWN_FILES, look
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import cut_notes, intake_notes
 from understudy.run.start import load_start
 from understudy.students.bundle import BUILTIN, Bundle, ClipForm, load_bundle
 from understudy.students.generate import own_and_hasty
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher
+from understudy.teachers.folder.check import check_folder, holds_clips
+from understudy.teachers.folder.config import FolderTeacherConfig
 from understudy.teachers.folder.teacher import FolderTeacher
 from understudy.teachers.world import grammar
 from understudy.teachers.world.teacher import WorldTeacher
 from understudy.training.checkpoint import checkpoints, verify_checkpoint
+from understudy.video.clips import Clip, Fit, decode_mp4, encode_mp4, is_long_enough
+from understudy.video.ingest.guard import probe
+from understudy.video.ingest.survey import Remark, objection, played, survey
+from understudy.video.ingest.tars import VIDEO_SUFFIXES
 
 _PACKAGES: Final = (
     "av", "matplotlib", "numpy", "pillow", "pydantic", "pymunk", "pyyaml", "rich", "safetensors", "tyro",
@@ -92,7 +96,7 @@ def diagnose(target: str | None) -> list[Finding]:
     if not path.exists():
         return [Finding(False, target, "does not exist; give a recipe, clip store, bundle, checkpoint or run folder")]
     if path.is_file():
-        look = _clip_file if path.suffix.lower() == ".mp4" else _recipe
+        look = _clip_file if path.suffix.lower() in VIDEO_SUFFIXES else _recipe
         return _guarded(target, look(path))
     kinds: tuple[tuple[str, Callable[[Path], Findings]], ...] = (
         ("records.jsonl", _store),
@@ -105,8 +109,11 @@ def diagnose(target: str | None) -> list[Finding]:
             return _guarded(target, check(path))
     if checkpoints(path):
         return _guarded(target, _arm(path, None))
+    if holds_clips(path):
+        return _guarded(target, _remarked(check_folder(path)))
     names = ", ".join(name for name, _ in kinds)
-    return [Finding(False, target, f"is no clip store, checkpoint, run or bundle (none of {names} is in it)")]
+    said = f"is no clip store, checkpoint, run or bundle (none of {names} is in it), nor does it hold clips"
+    return [Finding(False, target, said)]
 
 
 def missing_clips(config: RunConfig) -> tuple[int, int]:
@@ -118,7 +125,7 @@ def missing_clips(config: RunConfig) -> tuple[int, int]:
 def _wanted(config: RunConfig) -> set[str]:
     """Return the keys of the training clips, as a collection asks for them."""
     teacher = build_teacher(config)
-    jobs = plan_jobs(training_prompts(config), config.clips.per_prompt, config.clips.seed)
+    jobs, _ = wanted_jobs(teacher, training_prompts(config), config.clips.per_prompt, config.clips.seed)
     asked = asdict(config.teacher.clip_params())
     return {record_key(teacher.name, job.prompt, asked, job.seed) for job in jobs}
 
@@ -225,7 +232,7 @@ def _recipe(path: Path) -> Findings:
     bundle: list[Bundle] = []
     looks = look(config)
     for item in looks:
-        if item.key.startswith(("teacher.", "prompts.")):
+        if item.key.startswith(OWN_FILES):
             continue  # looked at above
         yield Finding(item.ok, item.key, item.said)
     if all(item.ok is not False for item in looks):
@@ -287,7 +294,20 @@ def _recipe_store(config: RunConfig, form: ClipForm | None) -> Findings:
     else:
         yield Finding(True, "clip store", f"all {wanted} clips are settled in {where}")
     keys = _wanted(config)
-    yield from _lengths([record for record in _records(config) if record.key in keys], form)
+    records = [record for record in _records(config) if record.key in keys]
+    if missing:
+        yield from _guarded("teacher", _asked(config, form))
+    yield from _surveyed(records, form, config.clips.fit)
+
+
+def _asked(config: RunConfig, form: ClipForm | None) -> Findings:
+    """Say of the clips that are still to come whether they will be of use, before anything is asked of anybody."""
+    if isinstance(config.teacher, FolderTeacherConfig):
+        yield from _remarked(check_folder(config.teacher.path, form, config.clips.fit, config.teacher.listing))
+    elif form is not None:
+        for line in forewarning(config):
+            yield Finding(None, "frame rate", line)
+        check_asked_length(config, form)
 
 
 def _start(config: RunConfig, bundle: list[Bundle]) -> Findings:
@@ -302,14 +322,13 @@ def _start(config: RunConfig, bundle: list[Bundle]) -> Findings:
 def _method(config: RunConfig, bundle: Bundle) -> Findings:
     """Say which method suits the student and the clips that are there."""
     keys, form = _wanted(config), bundle.form
-    records = [r for r in _records(config) if r.key in keys and r.status == "done" and not _too_short(r.received, form)]
+    records = [r for r in _records(config) if r.key in keys and r.status == "done" and not objection(r.received, form)]
     if not records:
         return
     store = ClipStore(config.clips.store)
     clips: dict[str, list[np.ndarray]] = {}
     for record in sorted(records, key=lambda r: r.prompt)[:_LOOKED_AT]:
-        clip = resample(store.read(record), form.fps, form.frames, (form.height, form.width))
-        clips.setdefault(record.prompt, []).append(clip.frames)
+        clips.setdefault(record.prompt, []).append(store.read(record, form, config.clips.fit).frames)
     prompts = list(clips)[:16]
     own, hasty = own_and_hasty(bundle, prompts, list(range(len(prompts))))
     steps = max(len(levels) for levels in level_lists(bundle.levels))
@@ -364,8 +383,22 @@ def _fit(config: RunConfig, bundle: Bundle) -> Iterable[Hint]:
 
 
 def _clip_file(path: Path) -> Findings:
-    clip = read_mp4(path)
-    yield Finding(True, "clip", f"{clip.length} frames of {clip.width}x{clip.height} at {clip.fps:g} fps")
+    facts = probe(path)
+    yield Finding(True, "clip", f"{facts.frames} frames of {facts.width}x{facts.height} at {facts.fps:g} fps")
+    yield from _remarked(survey([(path.name, facts.to_json())], None))
+
+
+def _remarked(remarks: Iterable[Remark]) -> Findings:
+    """Yield what is said of clips as findings."""
+    for remark in remarks:
+        yield Finding(remark.ok, remark.what, remark.text)
+
+
+def _surveyed(records: Iterable[ClipRecord], form: ClipForm | None, fit: Fit = "crop") -> Findings:
+    """Say what the clips of these records have in common and what a discriminator could win by."""
+    yield from _lengths(records, form)
+    named = [(str(r.provenance.get("file") or repr(r.prompt)), r.received) for r in records if r.status == "done"]
+    yield from _remarked(survey(named, form, fit))
 
 
 def _store(path: Path) -> Findings:
@@ -388,13 +421,13 @@ def _store(path: Path) -> Findings:
         yield Finding(None, "clips", f"{len(problems) - _SHOWN} more problems like these")
     if not problems:
         yield Finding(True, "clips", f"all {len({record.clip for record in done})} files are whole and unchanged")
-    yield from _lengths(done, None)
+    yield from _surveyed(done, None)
     yield from _folder(path, "store folder")
 
 
 def _lengths(records: Iterable[ClipRecord], form: ClipForm | None) -> Findings:
     """Say how long the clips are, and which are too short for a student that draws ``form``."""
-    known = [(_seconds(record.received), record) for record in records if record.status == "done"]
+    known = [(played(record.received), record) for record in records if record.status == "done"]
     lengths = [(span, record) for span, record in known if span is not None]
     if not lengths:
         return
@@ -404,7 +437,7 @@ def _lengths(records: Iterable[ClipRecord], form: ClipForm | None) -> Findings:
         yield Finding(True, "clip length", clips)
         return
     needed = form.frames / form.fps
-    short = [record for _, record in lengths if _too_short(record.received, form)]
+    short = [record for seconds, record in lengths if not is_long_enough(seconds, form.fps, form.frames)]
     if short:
         advice = (
             f"{len(short)} clips are shorter than the student's {needed:.2f} s, one of {short[0].prompt!r}; {clips}"
@@ -412,18 +445,6 @@ def _lengths(records: Iterable[ClipRecord], form: ClipForm | None) -> Findings:
         yield Finding(False, "clip length", f"{advice}; ask the teacher for longer ones")
     else:
         yield Finding(True, "clip length", f"{clips}, the student draws {needed:.2f} s")
-
-
-def _seconds(received: dict[str, Any]) -> float | None:
-    frames, fps = received.get("frames"), received.get("fps")
-    return (
-        float(frames) / float(fps) if isinstance(frames, int | float) and isinstance(fps, int | float) and fps else None
-    )
-
-
-def _too_short(received: dict[str, Any], form: ClipForm) -> bool:
-    """Say whether `understudy.clips.resample` would refuse to bring such a clip to ``form``."""
-    return bool((form.frames - 1) * received["fps"] / form.fps > received["frames"] - 0.5 + 1e-6)
 
 
 # --- students and runs ------------------------------------------------------------------------------------------

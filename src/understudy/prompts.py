@@ -1,4 +1,4 @@
-"""Prompts: one spelling per prompt, a short identity, the files they are read from; text from outside is cleaned."""
+"""Prompts: one spelling per prompt, a short identity, and the files they are read from."""
 
 import re
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from understudy.errors import ConfigError
-from understudy.files import clean, sha256_hex
-from understudy.tables import TABLES, Row, cell, read_lines, read_table
+from understudy.files import sha256_hex
+from understudy.tables import TABLES, Row, cell, mended, read_lines, read_table
 
 PROMPT_COLUMNS: Final = ("prompt", "text", "caption", "cap")
 """Names under which files of this and of other trainers hold a prompt; the first that is there is read."""
@@ -18,11 +18,11 @@ _COMMENT: Final = re.compile(r"#+(\s|$)")
 
 
 def normalise(text: str) -> str:
-    """Return ``text`` cleaned and stripped, with every run of white space as one space."""
-    return " ".join(clean(text).split())
+    """Return ``text`` mended (see `understudy.tables.mended`) and stripped, with every run of white space as one space."""
+    return " ".join(mended(text).split())
 
 
-def checked(text: str, where: str) -> str:
+def clean(text: str, where: str) -> str:
     """Return ``text`` normalised; ``where`` names it in errors.
 
     Raises:
@@ -80,7 +80,7 @@ def read_prompt_file(path: str | Path) -> PromptFile:
 
 
 def _prompt_of(row: Row, where: str) -> str:
-    prompt = checked(cell(row, PROMPT_COLUMNS), where)
+    prompt = clean(cell(row, PROMPT_COLUMNS), where)
     if not prompt:
         raise ConfigError(f"{where} has no 'prompt'; give it as a non-empty text")
     return prompt
@@ -90,7 +90,7 @@ def _plain(source: Path, notes: list[str]) -> list[str]:
     """Return the prompts of a text file, one a line; say in ``notes`` what began with ``#``."""
     prompts, comments, tags = [], [], []
     for where, line in read_lines(source, "prompt file"):
-        prompt = checked(line, where)
+        prompt = clean(line, where)
         if _COMMENT.match(prompt):
             comments.append(prompt)
         elif prompt:

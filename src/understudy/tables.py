@@ -2,14 +2,51 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from understudy.errors import ConfigError
-from understudy.files import read_json
 from understudy.reading import TEXT_BYTES, Unreadable, read_limited
+
+_DEEPEST: Final = 100
+
+
+def mended(text: str) -> str:
+    """Return ``text`` with halves of surrogate pairs, which no file can hold, replaced; whole pairs are joined."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def read_json(text: str | bytes) -> Any:
+    """Return the JSON value in ``text``, from whoever it comes, with every string `mended`.
+
+    Raises:
+        ValueError: it is no JSON, or is nested more than a hundred deep.
+    """
+    try:
+        return _mended(json.loads(text), 0)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _mended(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return mended(value)
+    if depth > _DEEPEST:
+        raise ValueError("nested too deeply")
+    if isinstance(value, dict):
+        return {mended(name): _mended(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_mended(item, depth + 1) for item in value]
+    return value
 
 
 def read_text(path: Path, what: str, limit: int = TEXT_BYTES) -> str:
@@ -46,6 +83,8 @@ def read_lines(source: Path, what: str) -> list[tuple[str, str]]:
 
 TABLES: Final = (".csv", ".tsv", ".jsonl", ".json")
 """Suffixes that `read_table` knows."""
+
+_SEVERAL: Final = ("caption", "cap")  # where other trainers hold several texts for one clip
 
 Row = Mapping[str, object]
 
@@ -99,10 +138,10 @@ def read_object(source: Path, what: str) -> Row:
 
 
 def cell(row: Row, names: tuple[str, ...]) -> str:
-    """Return what ``row`` holds under the first of ``names`` that has a text (of several texts the first), or nothing."""
+    """Return what ``row`` holds under the first of ``names`` that has a text (of several captions the first), or nothing."""
     for name in names:
         value = row.get(name)
-        if isinstance(value, list):
+        if isinstance(value, list) and name in _SEVERAL:
             value = next((item for item in value if isinstance(item, str) and item.strip()), None)
         if isinstance(value, str) and value.strip():
             return value
@@ -127,7 +166,7 @@ def _json_list(text: str, source: Path) -> Iterator[tuple[str, Row]]:
         value = value["data"]
     if isinstance(value, dict):
         pairs = value.items()
-        value = [{"file": name, **(told if isinstance(told, dict) else {"prompt": told})} for name, told in pairs]
+        value = [{"file": name, **(told if isinstance(told, dict) else {"caption": told})} for name, told in pairs]
     if not isinstance(value, list):
         raise ConfigError(f"{source} is neither a list nor an object; write a list of objects with a prompt each")
     for number, item in enumerate(value, start=1):
@@ -137,7 +176,7 @@ def _json_list(text: str, source: Path) -> Iterator[tuple[str, Row]]:
 
 def _parsed(text: str, where: str) -> object:
     try:
-        return read_json(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is not JSON ({error})") from None
 

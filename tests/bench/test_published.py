@@ -16,7 +16,7 @@ from understudy.recipes import shipped
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "benchmarks" / "results" / "bench"
 NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+")
-SUITES = sorted(path.parent.name for path in PUBLISHED.glob("*/cells.jsonl"))
+SUITES = sorted(path.parent.name for path in PUBLISHED.glob(f"*/{results.CELLS}"))
 
 
 def compare(made: str, shown: str) -> None:
@@ -28,8 +28,8 @@ def compare(made: str, shown: str) -> None:
 
 @pytest.mark.parametrize("name", SUITES)
 def test_tables_are_made_of_the_cells(name: str, tmp_path: Path) -> None:
-    cells = [json.loads(line) for line in (PUBLISHED / name / "cells.jsonl").read_text().splitlines()]
-    published = json.loads((PUBLISHED / name / "results.json").read_text())
+    cells = results.read_cells(PUBLISHED / name)
+    published = json.loads((PUBLISHED / name / "source.json").read_text())
     suite = load_suite(shipped.FOLDER / "bench" / f"{name}.yaml")
     assert {cell["row"] for cell in cells} <= set(suite.rows)
     suite = suite.model_copy(update={"out": tmp_path, "seeds": published["seeds"]})
@@ -55,13 +55,14 @@ def test_the_controller_is_compared_on_the_cells(tmp_path: Path, monkeypatch: py
 def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     publish = benchmark("publish")
     monkeypatch.setattr(publish, "HOME", tmp_path / "home")
-    lines = (PUBLISHED / "small" / "cells.jsonl").read_text().splitlines()
-    cells = [cell for cell in map(json.loads, lines) if cell["row"] in ("start", "afd")]
+    cells = [cell for cell in results.read_cells(PUBLISHED / "small") if cell["row"] in ("start", "afd")]
     for cell in (*cells, {**cells[0], "seed": 7, "error": "it broke"}):
         folder = tmp_path / "run" / cell["setting"] / cell["row"] / f"seed-{cell['seed']}"
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps(cell))
-    (tmp_path / "run" / "results.json").write_text('{"command": "the run", "hardware": "its machine"}')
+    (tmp_path / "run" / "source.json").write_text(
+        '{"command": "the run", "hardware": "its machine", "left_out": ["absent: why"]}'
+    )
     suite = "small"
 
     def call(*options: str) -> str:
@@ -72,15 +73,17 @@ def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.Monke
     first = call(str(tmp_path / "run"), "--command", "as typed")
     assert first.count("): added") == len(cells)
     assert "it broke" in first
-    found = json.loads((tmp_path / "home" / "small" / "results.json").read_text())
+    home = tmp_path / "home" / "small"
+    found = json.loads((home / "source.json").read_text())
     assert found["command"] == "as typed"
     assert found["hardware"] == "its machine"
     assert found["seeds"] == sorted({cell["seed"] for cell in cells})
     assert call(str(tmp_path / "run")).count("left as it is") == len(cells)
     call("--drop", "afd")
-    kept = (tmp_path / "home" / "small" / "cells.jsonl").read_text().splitlines()
-    assert {json.loads(line)["row"] for line in kept} == {"start"}
-    assert json.loads((tmp_path / "home" / "small" / "results.json").read_text())["command"] == "as typed"
+    assert {cell["row"] for cell in results.read_cells(home)} == {"start"}
+    assert json.loads((home / "source.json").read_text()) == {**found, "seeds": [cells[0]["seed"]]}
+    assert found["left_out"] == ["absent: why"]
+    assert "left out: absent: why" in (home / "results.md").read_text()
 
 
 README_ROWS = {
@@ -97,7 +100,8 @@ README_ROWS = {
 
 
 def test_the_readme_quotes_the_main_table() -> None:
-    entries = json.loads((PUBLISHED / "main" / "results.json").read_text())["rows"]
+    suite = load_suite(shipped.FOLDER / "bench" / "main.yaml")
+    entries = results.summarise(suite, results.read_cells(PUBLISHED / "main"))
     whole = {entry["row"]: entry["metrics"] for entry in entries if entry["family"] == "all"}
     lines = (ROOT / "README.md").read_text().split("understudy bench main` |", 1)[1].splitlines()
     table = [line.strip("| ").split(" | ") for line in lines[2:] if line.startswith("|")]

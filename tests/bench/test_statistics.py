@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.bench.statistics import over_seeds, over_seeds_and_prompts, t_quantile
+from understudy.bench.statistics import Interval, over_seeds, over_seeds_and_prompts, t_quantile
 
 numbers = st.lists(st.floats(-100, 100), min_size=2, max_size=12)
 
@@ -18,6 +18,13 @@ def test_the_t_interval_of_a_known_sample() -> None:
     assert found.mean == 3
     assert found.high - found.mean == pytest.approx(2.776 * math.sqrt(2.5 / 5))
     assert found.excludes_zero
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "excluded"), [(0.1, 2, True), (-2, -0.1, True), (-1, 1, False), (0, 1, False), (-1, 0, False)]
+)
+def test_zero_is_excluded_from_either_side_and_never_by_touching(low: float, high: float, excluded: bool) -> None:
+    assert Interval(0.0, low, high, 3).excludes_zero is excluded
 
 
 @given(numbers, st.floats(-50, 50))

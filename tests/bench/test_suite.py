@@ -8,7 +8,7 @@ import pytest
 from understudy.bench.grid import Grid
 from understudy.bench.long import TEACHER
 from understudy.bench.plots import _span, draw
-from understudy.bench.results import by_words, summarise, write
+from understudy.bench.results import by_words, read_cells, summarise, write
 from understudy.bench.suite import cells, load_suite
 from understudy.commands.base import UsageError
 from understudy.commands.bench import Bench
@@ -127,7 +127,7 @@ def test_the_table_pairs_by_seed_and_keeps_failures(small) -> None:
     assert "drop" in text
     assert json.loads((out / "results.json").read_text())["suite"] == "s"
     assert (out / "results.csv").read_text().count("\n") > 3
-    kept = [json.loads(line) for line in (out / "cells.jsonl").read_text().splitlines()]
+    kept = read_cells(out)
     assert [cell["row"] for cell in kept] == ["start", "sft", "sft", "twice"]
     assert kept[2]["prompts"]["q"]["law_error"] == pytest.approx(4.9)
 

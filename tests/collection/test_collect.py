@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import understudy
-from understudy.clips import Clip, encode_mp4
 from understudy.collection.collect import CollectReport, Job, collect, describe, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, PromptRejected, TeacherError
 from understudy.files import sha256_hex
 from understudy.teachers.base import ClipParams
+from understudy.video.clips import Clip, encode_mp4
 
 
 @dataclass
@@ -192,7 +192,7 @@ def test_describe(report: CollectReport, seconds: float, line: str) -> None:
 CHILD = """
 import os, sys, time
 import numpy as np
-from understudy.clips import Clip, encode_mp4
+from understudy.video.clips import Clip, encode_mp4
 from understudy.collection.collect import collect, plan_jobs
 from understudy.collection.store import ClipStore
 

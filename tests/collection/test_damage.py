@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from understudy.clips import Clip
 from understudy.collection.damage import damaged, limited
 from understudy.recipes.config import DamageConfig
+from understudy.video.clips import Clip
 
 
 def pairs(count: int = 12) -> list[tuple[str, Clip]]:

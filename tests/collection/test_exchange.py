@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from understudy import cli
-from understudy.clips import Clip, encode_mp4
 from understudy.collection.exchange import duplicates, unique
 from understudy.collection.store import ClipStore, Origin
-from understudy.ingest.guard import probe_bytes
+from understudy.video.clips import Clip, encode_mp4
+from understudy.video.ingest.guard import probe_bytes
 
 
 def fill(path: Path, levels: tuple[int, ...] = (0, 90, 180), extra: bytes = b"") -> ClipStore:
@@ -119,6 +119,6 @@ def test_undecodable_clips_are_refused_by_an_import(tmp_path: Path, capsys: pyte
     (folder / "a ball-1.mp4").write_bytes(b"<html>")
     assert cli.main(["store", "import", str(tmp_path / "store"), str(folder)]) == 1
     out = capsys.readouterr().out
-    assert "refused: clip 1 of prompt 'a ball' is not a video file" in out
+    assert "refused: a ball-1.mp4 is not a video file" in out
     assert "1 clips imported" in out
     assert not list((tmp_path / "store").glob(".tmp*"))

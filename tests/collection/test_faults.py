@@ -12,13 +12,13 @@ from understudy.collection.collect import CollectReport, Estimate, Policy, colle
 from understudy.collection.ledger import Budget, Ledger
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, TeacherError, TrainingForbidden
-from understudy.ingest import c2pa
 from understudy.teachers.base import ClipParams, Terms
 from understudy.teachers.web import Web
 from understudy.teachers.wire import WireTeacher, load_shape
 from understudy.teachers.world import grammar
 from understudy.teachers.world.server import Job, World, serve
 from understudy.teachers.world.teacher import WorldTeacher
+from understudy.video.ingest import c2pa
 
 pytest.importorskip("httpx")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.clips import Clip, encode_mp4
 from understudy.collection.store import ClipRecord, ClipStore, Origin, record_key
 from understudy.errors import ClipError, StoreError
 from understudy.files import sha256_hex
+from understudy.video.clips import Clip, encode_mp4
 
 TEACHER, TERMS = "world-1", "free to use"
 

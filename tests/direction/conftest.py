@@ -21,7 +21,7 @@ from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, ClipForm
 from understudy.students.rollout import SeededNoise, roll_clip
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.students.transformer.model import CausalVideoTransformer, TransformerSpec
 from understudy.training.data import TeacherClips
 from understudy.training.loop import Objective
 from understudy.training.state import StepReport, TrainState
@@ -227,6 +227,7 @@ def made_lab(
     levels: tuple[float, ...] = LEVELS,
     seed: int = 0,
     student: StudentModule | None = None,
+    rewards: dict[str, Any] | None = None,
 ) -> Lab:
     """Build an objective with its first state; the teacher's clips are a little brighter than the start student's."""
     student, codec = student or plain_student(), ClearCodec()
@@ -237,7 +238,7 @@ def made_lab(
         objective=settings,
         discriminator=DiscriminatorConfig(**{"size": 16, "width": 16, **(discriminator or {})}),
         train=TrainConfig(**{"prompts": 2, "warmup": 1, **(train or {})}),
-    )
+    ).model_copy(update={"rewards": rewards or {}})
     objective = build_objective(settings, config.train, config, data, bundle)
     state = objective.initial_state(student)
     probe = objective.prepare(state)

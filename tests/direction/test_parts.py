@@ -101,6 +101,7 @@ def test_the_averages_follow_the_right_policies_at_their_own_pace(lab) -> None:
     tenth = after(10)
     assert tenth["ema"] == pytest.approx(1 + 10 / 15)
     assert tenth["old"] == pytest.approx(1 + 0.2 * 2)
+    assert tenth["prior"] == pytest.approx(0.97 * 4 + 0.03 * (1 + 10 / 15))
     late = after(1000, old_decay=0.4, prior_policy="start")
     assert late == pytest.approx({"student": 1.0, "ema": 1.9, "old": 1.8, "prior": 4.0})
 
@@ -180,6 +181,17 @@ def test_the_gradient_is_cut_to_its_limit(lab) -> None:
     assert float(left) == pytest.approx(0.5, rel=1e-3)
 
 
+def test_micro_batches_of_any_size_give_the_gradient_of_the_whole_batch(lab) -> None:
+    found = []
+    for accumulate in (1, 3, 5):  # 8 rows: 3 + 3 + 2, and 2 + 2 + 2 + 2
+        run = lab(section("afd"), {**TRAIN, "accumulate": accumulate}, STILL).judged_by(bright)
+        values = run.advance()[0].values
+        found.append((values["loss"], torch.cat([p.grad.flatten() for p in run.state.modules["student"].parameters()])))
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-4, atol=1e-6)
+
+
 def test_a_discriminator_rests_above_its_ceiling_and_learns_below(lab, clips) -> None:
     for accuracy, rests in ((0.9, True), (0.1, False)):
         judge = {"size": 8, "width": 8, "warmup": 0, "redraws": 1, "ceiling": 0.7, "steps": 1}
@@ -198,6 +210,7 @@ def test_a_group_draws_from_one_opening_and_prompts_from_their_own(lab) -> None:
     latents = own.latents.unflatten(0, (3, 4))
     assert torch.equal(latents[:, :, :2], latents[:, :1, :2].expand(-1, 4, -1, -1, -1, -1))
     assert (latents[:, 0, 2:] != latents[:, 1, 2:]).any()
-    assert (latents[0, 0, :2] - latents[1, 0, :2]).abs().max() > 0.1
+    noise = own.states[0].unflatten(0, (3, 4))  # the first level is 1
+    assert (noise[0, 0, :2] - noise[1, 0, :2]).abs().max() > 0.1
     assert [own.index[4 * p : 4 * p + 4] for p in range(3)] == [[own.index[4 * p]] * 4 for p in range(3)]
     assert len(set(own.index)) == 3

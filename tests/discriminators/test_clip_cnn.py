@@ -143,3 +143,14 @@ def test_config_rebuilds_the_discriminator(make_critic: MakeCritic) -> None:
     twin = ClipCnn(ClipCnnSpec(**critic.config()))
     twin.load_state_dict(critic.state_dict())
     assert torch.equal(scores(twin.eval(), clips()), scores(critic, clips()))
+
+
+def test_each_frame_is_looked_at_beside_its_difference_to_the_next(make_critic: MakeCritic) -> None:
+    critic, seen = make_critic(), []
+    critic.frame.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    prepared = torch.rand(2, 5, 3, critic.spec.size, critic.spec.size, generator=torch.Generator().manual_seed(0))
+    critic.logits(prepared, critic.encode_text(["ball"] * 2))
+    frames, steps = seen[0].unflatten(0, (2, 5)).split(3, dim=2)
+    assert torch.equal(frames, prepared)
+    torch.testing.assert_close(steps[:, :-1], 2 * prepared.diff(dim=1))
+    assert (steps[:, -1] == 0).all()

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.clips import Clip, decode_mp4, encode_mp4, resample
 from understudy.errors import ClipError
 from understudy.evaluation import metrics as m
+from understudy.evaluation import motion, picture
 from understudy.evaluation.metrics import ClipSet, Metric, Reference
 from understudy.evaluation.parse import Track
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world.teacher import WorldTeacher
+from understudy.video.clips import Clip, decode_mp4, encode_mp4, resample
 
 PROMPTS = (
     "a small red ball is dropped",
@@ -232,8 +233,8 @@ def test_gravity_and_bounce_come_back_from_a_parabola(
     after = time - contact
     height = np.where(after < 0, start + speed * time - gravity * time**2 / 2, rebound * after - gravity * after**2 / 2)
     height = height[: max(4, int(np.argmax((after > 0) & (height < 0))) or 40)]  # up to the second contact
-    assert m.gravity_estimate(height) == pytest.approx(gravity, rel=1e-6)
-    found = m.restitution_estimate(height, gravity)
+    assert motion.gravity_estimate(height) == pytest.approx(gravity, rel=1e-6)
+    found = motion.restitution_estimate(height, gravity)
     assert np.isnan(found) or found == pytest.approx(restitution, rel=1e-6)
 
 
@@ -241,12 +242,12 @@ def test_energy_gain_counts_rising_steps() -> None:
     time = np.arange(16.0)
     falling = np.stack([np.full(16, 20.0), 100 - 0.4 * time**2], axis=1)[:, None]
     ones = np.ones(1)
-    assert m.energy_gain(falling, ones, gravity=0.8) == 0
-    assert m.energy_gain(falling, ones, gravity=0.2) > 0.5  # it gains speed that gravity cannot give
-    assert np.isnan(m.energy_gain(np.full((16, 1, 2), np.nan), ones, gravity=0.8))
+    assert motion.energy_gain(falling, ones, gravity=0.8) == 0
+    assert motion.energy_gain(falling, ones, gravity=0.2) > 0.5  # it gains speed that gravity cannot give
+    assert np.isnan(motion.energy_gain(np.full((16, 1, 2), np.nan), ones, gravity=0.8))
     gaps = falling.copy()
     gaps[5:8] = np.nan
-    assert m.energy_gain(gaps, ones, gravity=0.8) == 0
+    assert motion.energy_gain(gaps, ones, gravity=0.8) == 0
 
 
 def test_energy_distance_tells_distributions_apart() -> None:
@@ -256,13 +257,13 @@ def test_energy_distance_tells_distributions_apart() -> None:
         ways = rng.normal(size=(count, 1, 1, 2)) * 3 + np.array([shift, 0])
         return np.linspace(0, 2, 16)[None, :, None, None] * ways
 
-    same = [m.energy_distance(tracks(8, 0), tracks(8, 0)) for _ in range(100)]
+    same = [motion.energy_distance(tracks(8, 0), tracks(8, 0)) for _ in range(100)]
     assert abs(np.mean(same)) < 3 * np.std(same) / 10
-    assert m.energy_distance(tracks(50, 6), tracks(50, 0)) > 3
+    assert motion.energy_distance(tracks(50, 6), tracks(50, 0)) > 3
     first, second = tracks(5, 0), tracks(6, 1)
-    assert m.energy_distance(first, second) == pytest.approx(m.energy_distance(second, first))
-    elsewhere = m.energy_distance(first + 7, second - 7)  # where a clip begins is no motion
-    assert elsewhere == pytest.approx(m.energy_distance(first, second))
+    assert motion.energy_distance(first, second) == pytest.approx(motion.energy_distance(second, first))
+    elsewhere = motion.energy_distance(first + 7, second - 7)  # where a clip begins is no motion
+    assert elsewhere == pytest.approx(motion.energy_distance(first, second))
 
 
 def test_gaps_are_filled_by_the_last_seen_place() -> None:
@@ -270,25 +271,25 @@ def test_gaps_are_filled_by_the_last_seen_place() -> None:
     centres = np.stack([np.stack([x, x], axis=1), np.full((5, 2), np.nan)], axis=1)
     visible = np.isfinite(centres[..., 0])
     seen = Track(centres, visible.astype(float), visible, visible.sum(axis=1), (48, 48))
-    assert m.filled(seen)[:, 0, 0].tolist() == [12, 12, 12, 24, 24]
-    assert (m.filled(seen)[:, 1] == 0).all()
+    assert motion.filled(seen)[:, 0, 0].tolist() == [12, 12, 12, 24, 24]
+    assert (motion.filled(seen)[:, 1] == 0).all()
 
 
 def test_flicker_and_seam_on_known_steps() -> None:
     level = np.cumsum([0, 1, 1, 1, 4, 1, 1, 1]).astype(np.uint8)
     frames = np.broadcast_to(level[:, None, None, None], (8, 16, 16, 3)).copy()
-    assert m.flicker(frames) == pytest.approx((255 - 10 / 7) / 255)
-    assert m.pixel_motion(frames[::-1]) == pytest.approx(10 / 7 / 255)
-    assert m.seam(frames, 4) == pytest.approx(4)
-    assert np.isnan(m.seam(frames, 8))
-    assert np.isnan(m.seam(frames, 1))
-    assert np.isnan(m.seam(np.repeat(frames[:1], 8, axis=0), 4))
+    assert picture.flicker(frames) == pytest.approx((255 - 10 / 7) / 255)
+    assert picture.pixel_motion(frames[::-1]) == pytest.approx(10 / 7 / 255)
+    assert picture.seam(frames, 4) == pytest.approx(4)
+    assert np.isnan(picture.seam(frames, 8))
+    assert np.isnan(picture.seam(frames, 1))
+    assert np.isnan(picture.seam(np.repeat(frames[:1], 8, axis=0), 4))
 
 
 def test_direction_is_judged_by_the_first_frames() -> None:
     there_and_back = np.concatenate([np.arange(8.0), np.arange(8.0, -16, -3)])
     points = np.stack([there_and_back, there_and_back * 0], axis=1)[:, None]
-    assert m.direction_ok(points, "right") == 1
-    assert m.direction_ok(points, "left") == 0
-    assert np.isnan(m.direction_ok(points, None))
-    assert m.direction_ok(np.full((16, 1, 2), np.nan), "left") == 0
+    assert motion.direction_ok(points, "right") == 1
+    assert motion.direction_ok(points, "left") == 0
+    assert np.isnan(motion.direction_ok(points, None))
+    assert motion.direction_ok(np.full((16, 1, 2), np.nan), "left") == 0

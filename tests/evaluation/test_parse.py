@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.clips import Clip, decode_mp4, encode_mp4, resample
 from understudy.evaluation.parse import Track, track
 from understudy.teachers.world.grammar import COLOURS, FAMILIES, SIZES, Ball, Scene
 from understudy.teachers.world.looks import HOUSE, LOOKS, render
 from understudy.teachers.world.physics import RADIUS, Law, States, freedom, simulate
+from understudy.video.clips import Clip, decode_mp4, encode_mp4, resample
 
 SIZE = (48, 48)
 

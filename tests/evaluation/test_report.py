@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from understudy.clips import Clip, write_mp4
 from understudy.errors import UnderstudyError
 from understudy.evaluation.metrics import UNITS
 from understudy.evaluation.report import METRICS, direction, label, write_report
@@ -20,6 +19,7 @@ from understudy.evaluation.report.markup import Html, el
 from understudy.evaluation.report.page import render
 from understudy.evaluation.report.record import Reading, read_record
 from understudy.evaluation.report.verdict import compare, comparisons, figure, tally, verdict
+from understudy.video.clips import Clip, write_mp4
 
 EVIL = '<script>alert("x")</script> & a "red" ball'
 VOID = {"meta", "img", "br"}

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.clips import decode_mp4, resample
 from understudy.errors import StoreError
 from understudy.evaluation.sealed import Truth, parse_floor, read
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world.teacher import WorldTeacher
+from understudy.video.clips import decode_mp4, resample
 
 PROMPTS = (
     "a small red ball is dropped",

@@ -16,7 +16,7 @@ from understudy.objectives.gan.config import GANConfig
 from understudy.objectives.grpo.config import PolicyGradientConfig
 from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.bundle import Bundle, ClipForm
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.students.transformer.model import CausalVideoTransformer, TransformerSpec
 from understudy.training.checkpoint import load_checkpoint, save_checkpoint
 from understudy.training.data import TeacherClips
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from understudy.clips import ClipForm
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.discriminators.clip_cnn.config import DiscriminatorConfig
 from understudy.errors import ConfigError
@@ -11,8 +10,9 @@ from understudy.objectives.build import build_objective
 from understudy.objectives.sft.config import SFTConfig
 from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.students.bundle import Bundle
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.students.transformer.model import CausalVideoTransformer, TransformerSpec
 from understudy.training.data import TeacherClips
+from understudy.video.clips import ClipForm
 
 LEVELS = (1.0, 0.5)
 

@@ -99,7 +99,7 @@ import sys
 opened = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 from understudy.files import ensure_folder
-from understudy.ingest.guard import Guard
+from understudy.video.ingest.guard import Guard
 from understudy.recipes.files import load_recipe
 from understudy.run.clips import collect, collected
 from understudy.run.log import RunLog

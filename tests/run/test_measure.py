@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from understudy.clips import Clip, ClipForm
 from understudy.evaluation.frechet import features
 from understudy.recipes.config import EvaluationConfig, RunConfig
 from understudy.run import measure
 from understudy.students.bundle import Bundle
+from understudy.video.clips import Clip, ClipForm
 
 PROMPTS = ("a cat plays", "rain on a window")  # unknown to the world: clips are kept as they are
 

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from understudy.cli import main
+from understudy.recipes import shipped
 from understudy.recipes.files import load_recipe
 from understudy.run.preflight import look
 from understudy.students.checkpoints.layout import WanSizes, renamed, shapes
@@ -20,7 +21,7 @@ diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = shipped.FOLDER
 RECORDING = Path(__file__).parents[1] / "data" / "mapping.safetensors"
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from understudy.cli import main
-from understudy.clips import Clip
 from understudy.doctor import diagnose
 from understudy.recipes.files import load_recipe
 from understudy.run import draw as drawing
@@ -18,6 +17,7 @@ from understudy.run.remarks import cut_notes, intake_notes
 from understudy.run.start import load_start
 from understudy.students.text import Tokenizer, cut_note, cut_prompts
 from understudy.students.wan.text import TextSource
+from understudy.video.clips import Clip
 
 LONG = "a small red ball is dropped " * 4
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from understudy import clips
 from understudy.students.bundle import Bundle
+from understudy.video import clips
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("fastapi")

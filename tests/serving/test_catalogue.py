@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from understudy.clips import ClipForm
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ConfigError, PromptRejected
 from understudy.serving.catalogue import Catalogue, Plan, Settings
@@ -14,6 +13,7 @@ from understudy.serving.scheduler import Limits, Scheduler, Session
 from understudy.students.bundle import Bundle
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import WanSpec
+from understudy.video.clips import ClipForm
 
 RED, BLUE = "a small red ball is dropped", "a large blue ball bounces"
 WAN = WanSpec(
@@ -160,7 +160,7 @@ def test_a_student_of_another_family_plays_as_long_as_it_can() -> None:
     diffusers = pytest.importorskip("diffusers")
     if not hasattr(diffusers, "AnyFlowFARTransformer3DModel"):
         pytest.skip("this diffusers has no AnyFlow-FAR")
-    from understudy.students.anyflow import AnyFlowSpec, AnyFlowStudent
+    from understudy.students.anyflow.model import AnyFlowSpec, AnyFlowStudent
 
     model = {"num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "text_dim": 8}
     spec = AnyFlowSpec(8, 8, {**model, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2}, (1, 2, 2))

@@ -78,9 +78,12 @@ def test_a_head_has_to_arrive_in_time(serve: Any, said: bytes) -> None:
 
 
 def test_a_head_that_drips_has_no_more_time_than_one_that_waits(serve: Any) -> None:
-    with serve(door={"head_seconds": 0.5}) as served, closing(connected(served)) as client:
-        with pytest.raises(ConnectionError):
-            drip(client)
+    with (
+        serve(door={"head_seconds": 0.5}) as served,
+        closing(connected(served)) as client,
+        pytest.raises(ConnectionError),
+    ):
+        drip(client)
 
 
 def test_a_body_has_to_arrive_in_time(serve: Any) -> None:

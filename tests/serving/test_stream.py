@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from understudy import clips
 from understudy.serving.scheduler import Session
 from understudy.students.bundle import Bundle
 from understudy.students.generate import ClipStream
+from understudy.video import clips
 
 RED, BLUE = "a small red ball is dropped", "a large blue ball bounces"
 Serve = Any

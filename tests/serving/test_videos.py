@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from understudy import clips
 from understudy.collection.collect import CollectReport, Policy, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.students.bundle import Bundle
@@ -20,6 +19,7 @@ from understudy.students.generate import ClipStream
 from understudy.teachers.base import ClipParams, ClipRequest, Terms
 from understudy.teachers.web import Web
 from understudy.teachers.wire import WireTeacher, load_shape
+from understudy.video import clips
 
 httpx = pytest.importorskip("httpx")
 RED, BLUE = "a small red ball is dropped", "a large blue ball bounces"

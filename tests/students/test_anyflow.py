@@ -15,7 +15,7 @@ from understudy.objectives.build import build_objective
 from understudy.recipes.config import RunConfig, TrainConfig
 from understudy.recipes.files import load_recipe
 from understudy.run.start import load_start
-from understudy.students.anyflow import AnyFlowSpec, AnyFlowStudent
+from understudy.students.anyflow.model import AnyFlowSpec, AnyFlowStudent
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
 from understudy.students.rollout import SeededNoise, Start, roll_clip

@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from understudy.clips import Clip, write_mp4
 from understudy.errors import ClipError, ConfigError
-from understudy.mp4 import Frames
+from understudy.students.base import remembered
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.generate import ClipStream, draw_clips, read_given, stream_clip
+from understudy.video.clips import Clip, write_mp4
+from understudy.video.mp4 import Frames
 
 PROMPT, OTHER = "a small red ball is dropped", "a large blue box slides"
 
@@ -56,7 +57,7 @@ def test_recache_keeps_the_sink_and_the_latest(bundle: Bundle) -> None:
     student = bundle.student
     text = student.encode_text([PROMPT])
     past = [torch.full((1, 1, *student.latent_shape), float(k)) for k in range(12)]
-    kept = student.remembered(past)
+    kept = remembered(student, past)
     assert [float(block.mean()) for block in kept] == [0, 1, 8, 9, 10, 11]
     wanted = student.empty_cache()
     for block in past:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from understudy import flow
 from understudy.errors import ConfigError
+from understudy.students.base import StudentModule
 from understudy.students.rollout import RecordedNoise, SeededNoise, Start, roll_chain, roll_clip, rollout
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.transformer.model import CausalVideoTransformer
 
 MakeStudent = Callable[..., CausalVideoTransformer]
 
@@ -17,14 +18,16 @@ PROMPTS = ("a red ball falls", "ball", "a ball", "")
 SHAPE = (4, 2, 2)
 
 
-class Stub:
+class Stub(StudentModule):
     """A student that knows what to draw: its velocity leads every state to frame ``k``'s own target exactly."""
 
     device = torch.device("cpu")
+    latent_shape = (4, 2, 2)
+    block_list = (1,)
 
     def __init__(self, target: Tensor, block_frames: int = 1, exact: bool = True) -> None:
-        self.target, self.block_frames, self.exact = target, block_frames, exact
-        self.latent_shape = tuple(target.shape[2:])
+        super().__init__()
+        self.target, self.block_list, self.exact = target, (block_frames,), exact
         self.calls: list[str] = []
         self.states: list[tuple[Tensor, Tensor]] = []
         self.committed: list[Tensor] = []
@@ -301,6 +304,17 @@ def test_a_chain_keeps_the_states_from_which_the_parallel_pass_gives_the_sampler
     v = student.teacher_forced(latents, states[-1], times[-1], text)
     assert torch.allclose(flow.x0_from_velocity(states[-1], v, times[-1]), latents, atol=1e-4)
     assert torch.equal(latents, roll_clip(student, text, 2, levels, SeededNoise([1, 2]), 6))
+
+
+def test_a_chain_of_blocks_with_more_steps_keeps_the_last_ones(make_student) -> None:
+    student, levels = make_student(block_frames=2), ((1.0, 0.9, 0.5), (1.0, 0.5))
+    text = student.encode_text(["a red ball falls"] * 2)
+    latents, states, times = roll_chain(student, text, 2, levels, SeededNoise([1, 2]), 6)
+    assert states.shape == (2, *latents.shape)
+    expected = [[0.9, 0.9, 1, 1, 1, 1], [0.5] * 6]
+    torch.testing.assert_close(times, torch.tensor(expected)[:, None].expand(-1, 2, -1))
+    v = student.teacher_forced(latents, states[-1], times[-1], text)
+    assert torch.allclose(flow.x0_from_velocity(states[-1], v, times[-1]), latents, atol=1e-4)
 
 
 class TestRecordedNoise:

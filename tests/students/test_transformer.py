@@ -9,7 +9,7 @@ from torch import Tensor
 from understudy import flow
 from understudy.errors import ConfigError
 from understudy.students.rollout import SeededNoise, roll_clip
-from understudy.students.transformer import Cache, CausalVideoTransformer, Text, TransformerSpec
+from understudy.students.transformer.model import Cache, CausalVideoTransformer, Text, TransformerSpec
 
 MakeStudent = Callable[..., CausalVideoTransformer]
 

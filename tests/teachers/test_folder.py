@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.clips import Clip, write_mp4
 from understudy.collection.collect import collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, PromptRejected, TeacherError
-from understudy.ingest.tars import add_member
 from understudy.teachers.base import ClipParams
 from understudy.teachers.folder.teacher import FolderTeacher
+from understudy.video.clips import Clip, write_mp4
+from understudy.video.ingest.tars import add_member
 
 ANY = ClipParams()
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.clips import Clip, encode_mp4
 from understudy.errors import ClipError, ClipRefused
 from understudy.teachers.inline import find_clip, save_clip
+from understudy.video.clips import Clip, encode_mp4
 
 CLIP = encode_mp4(Clip(np.full((2, 8, 8, 3), 90, np.uint8), 8))
 TEXT = base64.b64encode(CLIP).decode()

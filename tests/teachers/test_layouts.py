@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from understudy.errors import ConfigError
-from understudy.ingest.tars import add_member
 from understudy.teachers.base import ClipParams
 from understudy.teachers.folder.teacher import FolderTeacher
 from understudy.teachers.layouts import find_clips
+from understudy.video.ingest.tars import add_member
 
 CUT = "a long prompt " * 13
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from understudy.clips import decode_mp4
 from understudy.collection.collect import CollectReport, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, MissingExtra, TeacherError, TeacherStopped
@@ -18,6 +17,7 @@ from understudy.teachers.build import build
 from understudy.teachers.config import TermsConfig
 from understudy.teachers.diffusers.config import DiffusersTeacherConfig
 from understudy.teachers.diffusers.teacher import PipelineTeacher, _frames
+from understudy.video.clips import decode_mp4
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from understudy import cli
-from understudy.clips import Clip, encode_mp4
 from understudy.collection.collect import CollectReport, Policy, collect, plan_jobs
 from understudy.collection.store import ClipStore
 from understudy.errors import ConfigError, PromptRejected, TeacherError, TeacherStopped, TransientError
@@ -24,6 +23,7 @@ from understudy.teachers.web import Web
 from understudy.teachers.wire import WireTeacher, at, load_shape, merge
 from understudy.teachers.world import grammar
 from understudy.teachers.world.server import World
+from understudy.video.clips import Clip, encode_mp4
 
 httpx = pytest.importorskip("httpx")
 
@@ -274,7 +274,7 @@ def test_an_answer_without_an_id_may_hide_a_job(body: Any, status: int) -> None:
     assert caught.value.unsure
 
 
-@pytest.mark.parametrize("job", ["", ".", "..", "../..", "/", "a b", "a\n", "\x00", "x" * 1000, "\ud800 "])
+@pytest.mark.parametrize("job", ["", ".", "..", "../..", "/", "a b", "a\n", "\x00", "x" * 1000, "\ud800 ", "\ud800"])
 def test_ids_that_can_stand_in_no_address(job: str) -> None:
     body = json.dumps({"id": job}).encode()
     with pytest.raises(TransientError, match="without a job id") as caught:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from understudy.clips import Clip, write_mp4
 from understudy.run.log import RunLog
 from understudy.tracking.base import Tracking, finite
 from understudy.training.loop import record, trim
 from understudy.training.state import StepReport
+from understudy.video.clips import Clip, write_mp4
 
 
 class Book:

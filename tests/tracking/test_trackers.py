@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from understudy.cli import main
-from understudy.clips import Clip, write_mp4
 from understudy.errors import ConfigError
 from understudy.recipes.files import load_recipe
 from understudy.run import main as whole
@@ -16,6 +15,7 @@ from understudy.run.folder import config_hash
 from understudy.tracking.base import Tracking
 from understudy.tracking.build import check, open_tracking
 from understudy.training.loop import record
+from understudy.video.clips import Clip, write_mp4
 
 HOSTED = """
 import json, os

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip
 from understudy.codecs.base import to_frames, to_tensor
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.errors import ClipError
 from understudy.students.bundle import ClipForm
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.transformer.model import CausalVideoTransformer
 from understudy.training.canonical import Rerender, encode_clips, rerender
+from understudy.video.clips import Clip
 
 MakeStudent = Callable[..., CausalVideoTransformer]
 

@@ -23,13 +23,13 @@ from understudy.objectives.gauges import name_regime
 from understudy.pretraining.stages import Stage, distil
 from understudy.run.arm import save_arm, train_arm
 from understudy.run.checks import check
-from understudy.run.clips import training_clips
+from understudy.run.clips import even_step, training_clips
+from understudy.run.lock import Busy, holding
 from understudy.run.log import RunLog
 from understudy.run.measure import evaluator
 from understudy.run.process import prepare_process
 from understudy.run.start import load_start
-from understudy.run_lock import Busy, holding
-from understudy.stopping import terminable
+from understudy.run.stopping import terminable
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.generate import draw_clips
 from understudy.students.lora import merged
@@ -71,7 +71,7 @@ def do(cell: Cell) -> dict[str, Any]:
     for line in check(config, bundle) if cell.spec.train else ():
         print(line)
     pairs = training_clips(config, bundle.form)
-    data = teacher_clips(pairs, bundle.form, bundle.codec)
+    data = teacher_clips(pairs, bundle.form, bundle.codec, even_step(config, bundle.form))
     prepared = time.perf_counter()
     if cell.spec.train:
         bundle = _trained(cell, data, bundle)

@@ -4,7 +4,6 @@ import itertools
 from typing import Any, Final
 
 from understudy.bench.suite import LongConfig
-from understudy.clips import Clip, resample
 from understudy.evaluation.metrics import ClipSet, measure, prepare, to_json
 from understudy.evaluation.redraw import in_own_look
 from understudy.recipes.config import RunConfig
@@ -13,6 +12,7 @@ from understudy.run.prompts import held_out_prompts
 from understudy.students.bundle import Bundle
 from understudy.students.generate import draw_long_clip
 from understudy.teachers.world.config import WorldTeacherConfig
+from understudy.video.clips import Clip, resample
 
 TEACHER: Final = "the teacher's own clips"
 # The law's nearest trajectory is searched from a clip's opening: for later parts only these say something.

@@ -1,8 +1,9 @@
-"""From the cells' results to one table: JSON, CSV, Markdown."""
+"""From the cells' results to one table: JSON, CSV, Markdown; the cells themselves in one compressed file."""
 
 import csv
 import io
 import json
+import lzma
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from understudy.bench.long import line_of
 from understudy.bench.statistics import Interval, over_seeds, over_seeds_and_prompts
 from understudy.bench.suite import SuiteConfig
-from understudy.files import write_json_atomic, write_text_atomic
-from understudy.reading import read_json
+from understudy.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from understudy.reading import read_json, read_limited
 
+CELLS: Final = "cells.jsonl.xz"
 METRICS: Final = (
     "law_error", "motion_distance", "gravity_error", "bounce_error", "spread", "look_error", "colour_error", "sharpness",
     "first_sharpness", "permanence", "prompt_ok", "rfd", "leak",
@@ -177,8 +179,13 @@ def _plain(interval: Interval) -> dict[str, float | int | None]:
 
 
 def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str], head: Mapping[str, Any]) -> Path:
-    """Write results.json, results.csv, cells.jsonl (every cell, every prompt) and results.md; return the last."""
-    results = [_short(result) for result in results]  # so that the tables follow from cells.jsonl to their last digit
+    """Write every cell, what made them (source.json) and the tables results.json, .csv and .md; return the last.
+
+    All tables follow from the cells and source.json: a repository need not keep more than these two.
+    """
+    results = [
+        _short(result) for result in results
+    ]  # so that the tables follow from the kept cells to their last digit
     entries = summarise(suite, results)
     folder = suite.out
     teacher = next((r["teacher"] for r in results if r.get("teacher")), None)
@@ -196,8 +203,8 @@ def write(suite: SuiteConfig, results: Sequence[Result], left_out: Sequence[str]
     }
     write_json_atomic(folder / "results.json", document)
     write_text_atomic(folder / "results.csv", _csv(entries, suite.beside))
-    lines = (json.dumps(result, separators=(",", ":")) for result in results)
-    write_text_atomic(folder / "cells.jsonl", "".join(f"{line}\n" for line in lines))
+    write_json_atomic(folder / "source.json", {**head, "seeds": list(suite.seeds), "left_out": list(left_out)})
+    _write_cells(folder, results)
     write_text_atomic(folder / "results.md", _markdown(suite, entries, document, left_out, head))
     return folder / "results.md"
 
@@ -341,3 +348,16 @@ def _rows(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 def read(paths: Iterable[Path]) -> list[Result]:
     """Return the results that are there, as written by cells."""
     return [read_json(path) for path in paths if path.is_file()]
+
+
+def _write_cells(folder: Path, results: Iterable[Result]) -> None:
+    lines = (json.dumps(result, separators=(",", ":")) for result in results)
+    write_bytes_atomic(folder / CELLS, lzma.compress("".join(f"{line}\n" for line in lines).encode()))
+
+
+def read_cells(folder: Path) -> list[Result]:
+    """Return every cell that ``write`` kept in ``folder``, prompt by prompt; none where it has not written yet."""
+    path = folder / CELLS
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in lzma.decompress(read_limited(path, 1 << 30)).decode().splitlines()]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from understudy.codecs.base import CodecModule
+from understudy.codecs.spec_fields import check_fields
 from understudy.errors import ClipError
-from understudy.spec_fields import check_fields
 
 _STRIDE = 8
 

@@ -205,7 +205,7 @@ def load_wan_codec(path: str | Path, dtype: str = "float32", tile: int | None = 
 
 
 def build_vae(files: VaeFiles, tensors: Mapping[str, Tensor]) -> Any:
-    """Return diffusers' autoencoder with ``tensors``, by their names there, as weights [C_out, C_in, t, h, w].
+    """Return diffusers' autoencoder with ``tensors``, by their names there, as weights [C, C_in, t, h, w].
 
     Raises:
         MissingExtra: diffusers is not installed.
@@ -238,7 +238,7 @@ def build_vae(files: VaeFiles, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def check_vae(path: str | Path) -> VaeFiles:
-    """Return what ``find_vae`` does, after holding names and shapes [C_out, C_in, t, h, w] to diffusers' own; headers only.
+    """Return what ``find_vae`` does, after holding names and shapes [C, C_in, t, h, w] to diffusers' own; headers only.
 
     Raises:
         MissingExtra, CheckpointError: see ``find_vae`` and ``build_vae``.

@@ -1,7 +1,7 @@
 """The Wan autoencoder's files: a diffusers folder, or the one file that Wan, Self-Forcing and ComfyUI use.
 
 The original file (``Wan2.1_VAE.pth``, ``Wan2.2_VAE.pth``, or the same names in safetensors, alone or inside an all-in-one
-checkpoint) has no settings: sizes follow from the shapes of its convolutions [C_out, C_in, t, h, w], mean and deviation of
+checkpoint) has no settings: sizes follow from the shapes of its convolutions [C, C_in, t, h, w], mean and deviation of
 the latents from their channels, 16 (Wan 2.1) or 48 (Wan 2.2).
 """
 
@@ -99,7 +99,7 @@ def find_vae(path: str | Path) -> VaeFiles:
 
 
 def read_original(path: Path, headers: bool = False) -> dict[str, Tensor]:
-    """Return the tensors of an original file under diffusers' names, convolutions [C_out, C_in, t, h, w].
+    """Return the tensors of an original file under diffusers' names, convolutions [C, C_in, t, h, w].
 
     Raises:
         CheckpointError: it is damaged, or holds no Wan autoencoder.

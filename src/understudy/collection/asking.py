@@ -19,6 +19,10 @@ class Unreachable(Exception):
     """Every try failed; the job is as it was."""
 
 
+class Unusable(Exception):
+    """The teacher hands out finished files, and this one cannot be read."""
+
+
 class LeftOpen(Exception):
     """The teacher has the job, so that it is not asked for again, but it came to no end this time."""
 

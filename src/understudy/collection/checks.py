@@ -3,23 +3,23 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from understudy.decoding import Limits
-from understudy.ingest.c2pa import check_training_allowed
-from understudy.ingest.facts import measure
-from understudy.ingest.guard import probe
+from understudy.video.decoding import Limits
+from understudy.video.ingest.c2pa import check_training_allowed
+from understudy.video.ingest.facts import measure
+from understudy.video.ingest.guard import probe
 
 Check = Callable[[Path], dict[str, object]]
 """Says what arrived in a file, or raises ClipError when it is no clip."""
 
 
-def check_video(path: Path) -> dict[str, object]:
+def check_video(path: Path, name: str = "the clip that arrived") -> dict[str, object]:
     """Return what is in the video file ``path``, looked at in the guarded process.
 
     Raises:
         ClipError: it does not decode.
         TrainingForbidden: its content credentials say that it must not be trained on.
     """
-    received = probe(path, "the clip that arrived").to_json()
+    received = probe(path, name).to_json()
     credentials = check_training_allowed(path)
     return {**received, "c2pa": credentials} if credentials else received
 

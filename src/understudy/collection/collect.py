@@ -3,20 +3,21 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from understudy.collection.crew import Crew
 from understudy.collection.interrupts import Interrupts
 from understudy.collection.ledger import Budget, JobRow, Ledger
 from understudy.collection.pace import Pace
-from understudy.collection.policy import Outcome, Policy
+from understudy.collection.policy import Objection, Outcome, Policy
 from understudy.collection.progress import CollectReport, console, describe
 from understudy.collection.store import ClipStore, record_key
 from understudy.collection.worker import Worker
 from understudy.errors import CollectionIncomplete, ConfigError, TeacherStopped
 from understudy.files import sha256_hex
-from understudy.ingest.guard import start_guards
 from understudy.prompts import normalise
 from understudy.teachers.base import ClipParams, JobTeacher, Teacher, Terms, as_jobs
+from understudy.video.ingest.guard import start_guards
 
 __all__ = ["CollectReport", "Estimate", "Job", "Policy", "collect", "describe", "permitted", "plan_jobs"]
 
@@ -126,6 +127,7 @@ def collect(
     policy: Policy | None = None,
     permission: str = "",
     approve: Callable[[Estimate], None] | None = None,
+    objection: Objection | None = None,
 ) -> CollectReport:
     """Ask ``teacher`` for every job that ``store`` has no record of.
 
@@ -139,6 +141,7 @@ def collect(
         permission: see `permitted`.
         approve: given the estimate before the first request to a teacher that may cost money; raises when the user
             does not want it. None: such a teacher is not asked.
+        objection: see `Policy`.
 
     Raises:
         ConfigError: the terms or the user do not allow it.
@@ -147,17 +150,17 @@ def collect(
         StoreError: the store cannot be written.
         KeyboardInterrupt: Ctrl-C or SIGTERM; says how many jobs are settled. Its ``signal`` is the signal's number.
     """
-    params, policy, work = params or ClipParams(), policy or Policy(), as_jobs(teacher)
+    params, policy, work = params or ClipParams(), replace(policy or Policy(), objection=objection), as_jobs(teacher)
     asked = {name: value for name, value in asdict(params).items() if value is not None}
     wanted = {record_key(work.name, job.prompt, asked, job.seed): job for job in jobs}
     pending = [key for key in wanted if key not in store]
-    report = CollectReport(total=len(jobs), skipped=len(jobs) - len(pending))
+    report, problem = CollectReport(total=len(jobs), skipped=len(jobs) - len(pending)), ""
     if not pending:
         with _shown(on_progress, report) as show:
             show(report)
         return report
     terms = permitted(work.terms, permission)
-    with Interrupts(at_once=work.local) as interrupts, Ledger(store.path, durable=not work.local) as ledger:
+    with Ledger(store.path, durable=not work.local) as ledger:
         if not work.local:
             report = _with_costs(report, work, ledger)
             known = ledger.under_way(pending)
@@ -173,24 +176,23 @@ def collect(
         if not work.own_files:
             start_guards()
         pace = Pace(policy.per_minute, policy.first_wait, policy.longest_wait)
-        crew = Crew(Worker(work, store, ledger, pace, policy, params, terms), pace, policy, interrupts)
-        problem = ""
-        try:
-            with _shown(on_progress, report) as show:
+        worker = Worker(work, store, ledger, pace, policy, params, terms)
+        with Interrupts(at_once=work.local) as interrupts, _shown(on_progress, report) as show:
+            try:
+                crew = Crew(worker, pace, policy, interrupts)
                 show(report)
                 for result in crew.results(ledger.order(pending)):
                     if result is not None:
-                        report = _with_costs(_counted(report, result), work, ledger)
                         problem = problem or (result.reason if result.ending in _PROBLEMS else "")
+                        report = _with_costs(_counted(report, result), work, ledger)
                     show(report)
-        except KeyboardInterrupt:
-            if interrupts.forced:
-                ledger.abandon()
-            raise interrupts.error(
-                f"stopped: {report.settled} of {report.total} jobs are settled and kept; run it again to go on"
-            ) from None
-        except TeacherStopped as error:
-            raise TeacherStopped(f"{error}; {_summary(report)}") from None
+            except KeyboardInterrupt:
+                if interrupts.forced:
+                    ledger.abandon()
+                settled = f"{report.settled} of {report.total} jobs are settled and kept"
+                raise interrupts.error(f"stopped: {settled}; run it again to go on") from None
+            except TeacherStopped as error:
+                raise TeacherStopped(f"{error}; {_summary(report)}") from None
     if problem:
         raise CollectionIncomplete(
             f"{report.failed} jobs failed and {report.left} are left of {report.total}, the first because: {problem}; "
@@ -253,8 +255,11 @@ def _counted(report: CollectReport, outcome: Outcome) -> CollectReport:
         return report
     if outcome.ending == "unsure":
         return replace(report, failed=report.failed + 1, unsure=report.unsure + 1)
+    if outcome.reason and outcome.ending in ("done", "unusable"):
+        report = replace(report, notes=(*report.notes, outcome.reason))
     name = "failed" if outcome.ending == "expired" else outcome.ending
-    return replace(report, **{name: getattr(report, name) + 1})
+    counts: dict[str, Any] = {name: getattr(report, name) + 1}
+    return replace(report, **counts)
 
 
 def _shown(on_progress: _Show | None, start: CollectReport) -> AbstractContextManager[_Show]:

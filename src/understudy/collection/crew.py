@@ -32,6 +32,7 @@ class Crew:
         """Take who settles a job, what ends every wait, and what says that the user wants an end."""
         self._worker, self._pace, self._policy, self._interrupts = worker, pace, policy, interrupts
         self._row: list[str] = []  # kinds of what came to nothing since a clip came
+        self._useless, self._useful = 0, False  # clips that came so far, of no use or not
         self._looked: set[str] = set()  # unsure jobs for which the service's list is looked at once more
         self._problem: BaseException | None = None
         self._deciding = threading.Lock()
@@ -89,6 +90,7 @@ class Crew:
         """Stop the collection when too many jobs in a row came to nothing."""
         if outcome.ending == "done":
             self._row.clear()
+            self._look_at_use(outcome)
         if outcome.earlier or outcome.ending not in ("failed", "expired", "left", "unsure", "looked"):
             return
         self._row.append(outcome.kind)
@@ -98,6 +100,16 @@ class Crew:
             count = most if alike else len(self._row)
             said = f"{count} jobs in a row came to nothing, the last because: {outcome.reason}; what came is kept"
             self._end(TeacherStopped(said), drain=not (outcome.ending == "left" and outcome.made))
+
+    def _look_at_use(self, outcome: Outcome) -> None:
+        """Stop the collection when the first clips, which may be paid for, are all of no use."""
+        if not outcome.reason:
+            self._useful = True
+            return
+        self._useless += 1
+        if self._useless >= self._policy.failures and not (self._useful or self._worker.local or self._problem):
+            said = f"none of the first {self._useless} clips can be trained on, the last because: {outcome.reason}"
+            self._end(TeacherStopped(f"{said}; nothing more is asked, what came is kept"), drain=True)
 
     def _end(self, problem: BaseException, drain: bool) -> None:
         """Come to an end because of ``problem``; ``drain``: jobs that the teacher has are still waited for."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from understudy.clips import Clip, decode_mp4, encode_mp4, resample
 from understudy.recipes.config import DamageConfig
+from understudy.video.clips import Clip, decode_mp4, encode_mp4, resample
 
 Pairs = list[tuple[str, Clip]]
 
@@ -44,8 +44,8 @@ def _harmed(clip: Clip, damage: DamageConfig) -> Clip:
         held = np.floor(np.arange(clip.length) * damage.fps / clip.fps) * clip.fps / damage.fps
         frames = frames[np.minimum(np.floor(held + 0.5).astype(int), clip.length - 1)]
     if damage.size is not None and damage.size < min(size):
-        small = resample(Clip(frames, clip.fps), clip.fps, clip.length, (damage.size, damage.size))
-        frames = resample(small, clip.fps, clip.length, size).frames
+        small = resample(Clip(frames, clip.fps), clip.fps, clip.length, (damage.size, damage.size), "stretch")
+        frames = resample(small, clip.fps, clip.length, size, "stretch").frames
     if damage.watermark:
         side = max(2, min(size) // 5)
         mark = np.zeros((*size, 1))

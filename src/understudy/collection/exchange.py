@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from understudy.clips import read_file
 from understudy.collection.store import ClipRecord, ClipStore, Origin
 from understudy.errors import ClipError, ConfigError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic, write_text_atomic
-from understudy.ingest.c2pa import check_training_allowed
-from understudy.ingest.guard import probe
-from understudy.ingest.tars import add_member
 from understudy.prompts import normalise
+from understudy.video.clips import read_file
+from understudy.video.ingest.c2pa import check_training_allowed
+from understudy.video.ingest.guard import probe
+from understudy.video.ingest.tars import add_member
 
 _SHARD_CLIPS = 1000
 

@@ -59,6 +59,9 @@ class Ledger:
             if version < VERSION:
                 self._database.executescript(SCHEMA)
                 self._database.execute(f"PRAGMA user_version = {VERSION}")
+            columns = {row["name"] for row in self._database.execute("PRAGMA table_info(jobs)")}
+            if "seen" not in columns:  # a ledger of earlier days
+                self._database.execute("ALTER TABLE jobs ADD COLUMN seen INTEGER NOT NULL DEFAULT 1")
             self._database.execute("CREATE INDEX IF NOT EXISTS submissions_by_handle ON submissions (handle)")
         with self._writing():  # nobody else registers or cleans up meanwhile
             self._collector.register()
@@ -169,17 +172,26 @@ class Ledger:
             )
             return int(number) + 1
 
-    def submitted(self, key: str, number: int, handle: str) -> bool:
-        """Note the handle of the job that submission ``number`` of ``key`` made; return False if it is another job's."""
+    def submitted(self, key: str, number: int, handle: str, seen: bool = False) -> bool:
+        """Note the handle of the job that submission ``number`` of ``key`` made; return False if it is another job's.
+
+        ``seen``: the teacher knows the job under it.
+        """
         with self._writing(durable=True) as database:
             if _is_of_another(database, key, handle):
                 return False
             database.execute(
-                "UPDATE jobs SET state = 'running', handle = ?, unsure = 0, reason = '', changed = ? WHERE key = ?",
-                (handle, _now(), key),
+                "UPDATE jobs SET state = 'running', seen = ?, "
+                "handle = ?, unsure = 0, reason = '', changed = ? WHERE key = ?",
+                (seen, handle, _now(), key),
             )
             database.execute("UPDATE submissions SET handle = ? WHERE key = ? AND number = ?", (handle, key, number))
         return True
+
+    def seen(self, key: str) -> None:
+        """Note that the teacher knows job ``key`` under its handle."""
+        with self._writing() as database:
+            database.execute("UPDATE jobs SET seen = 1 WHERE key = ? AND NOT seen", (key,))
 
     def refused(self, key: str, number: int, state: JobState, reason: str) -> None:
         """Note that submission ``number`` made no job, which therefore costs nothing and is now in ``state``."""
@@ -341,7 +353,9 @@ def _spent(database: sqlite3.Connection, teacher: str) -> tuple[float, int]:
 
 def _job(row: sqlite3.Row | Mapping[str, Any]) -> JobRow:
     values = {name: row[name] for name in JobRow.__dataclass_fields__}
-    return JobRow(**{**values, "asked": json.loads(row["asked"]), "unsure": bool(row["unsure"])})
+    return JobRow(
+        **{**values, "asked": json.loads(row["asked"]), "unsure": bool(row["unsure"]), "seen": bool(row["seen"])}
+    )
 
 
 def _now() -> str:

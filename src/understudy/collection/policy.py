@@ -1,6 +1,7 @@
 """How a collection behaves, and what comes of a job."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,7 @@ Ending = Literal[
     "looked",
     "skipped",
     "elsewhere",
+    "unusable",
     "left",
     "queued",
     "unfunded",
@@ -25,9 +27,14 @@ Ending = Literal[
 
 ``held``: refused, and not recorded yet (see `understudy.collection.refusals`). ``unsure``: nobody knows whether the
 teacher has it. ``looked``: the same, and the service's list is looked at once more. ``elsewhere``: another collector has
-it. ``left``: under way, or could not be handed in, for the next collection to go on with. ``queued``: not asked for, since
-the teacher takes no more. ``unfunded``: the budget does not allow to ask for it.
+it. ``unusable``: a finished file that cannot be read, now or later. ``left``: under way, or could not be handed in, for
+the next collection to go on with. ``queued``: not asked for, since the teacher takes no more. ``unfunded``: the budget
+does not allow to ask for it.
 """
+
+
+Objection = Callable[[dict[str, object]], str | None]
+"""Says why a clip that was looked at is of no use for training, or None."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Policy:
         budget: see `Budget`.
         retry_unsure: ask again where nobody knows whether the teacher has the job already.
         keep_refusals: record every refusal of a prompt at once, however many look alike.
+        objection: says of each clip when it arrives why it is of no use. The clip is kept, as it may have been paid for,
+            and noted; when the first ones are all of no use, nothing more is asked of a teacher that may cost money.
     """
 
     concurrency: int = 1
@@ -65,6 +74,7 @@ class Policy:
     budget: Budget = field(default_factory=Budget)
     retry_unsure: bool = False
     keep_refusals: bool = False
+    objection: Objection | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class CollectReport:
         rejected: jobs the teacher refused during this call.
         failed: jobs that came to nothing this time, those that are unsure included.
         unsure: of those, jobs of which nobody knows whether the teacher has them.
+        unusable: finished files that cannot be read, and are skipped.
+        notes: in a line each, which these are, and which clips came but are of no use for training.
         left: jobs that are under way at the teacher, or could not be handed in; the next call goes on with them.
         unfunded: jobs that the budget does not allow to ask for.
         spent: what the teacher has cost in this store so far, jobs under way included.
@@ -35,10 +37,12 @@ class CollectReport:
     rejected: int = 0
     failed: int = 0
     unsure: int = 0
+    unusable: int = 0
     left: int = 0
     unfunded: int = 0
     spent: float = 0.0
     currency: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def settled(self) -> int:

@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'rejected', 'failed', 'expired')),
     handle TEXT,                     -- what the teacher is polled with
     unsure INTEGER NOT NULL DEFAULT 0,
+    seen INTEGER NOT NULL DEFAULT 1,    -- the teacher has known the job under its handle
     number INTEGER NOT NULL DEFAULT 0,  -- of its latest submission, from 1
     reason TEXT NOT NULL DEFAULT '',
     owner TEXT,                      -- the collector at work on it
@@ -47,6 +48,7 @@ class JobRow:
         state: see `understudy.teachers.base.JobState`.
         handle: what the teacher is polled with; None before it took the job.
         unsure: a submission was begun and no answer to it was written down.
+        seen: the teacher has known the job under its handle.
         number: how often it was submitted.
         reason: why it ended as it did.
     """
@@ -59,6 +61,7 @@ class JobRow:
     state: JobState = "queued"
     handle: str | None = None
     unsure: bool = False
+    seen: bool = True
     number: int = 0
     reason: str = ""
 

@@ -20,12 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from understudy.clips import Clip, ClipForm, read_file
 from understudy.errors import ClipError, StoreError, UnderstudyError
-from understudy.files import TEMPORARY_PREFIX, ensure_folder, read_json, sha256_hex, write_bytes_atomic
-from understudy.ingest.guard import GuardPool, read_clip
+from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
 from understudy.prompts import normalise
 from understudy.reading import Unreadable, open_regular
+from understudy.tables import read_json
+from understudy.video.clips import Clip, ClipForm, Fit, read_file
+from understudy.video.ingest.guard import GuardPool, read_clip
 
 try:
     import fcntl
@@ -46,7 +47,7 @@ class ClipRecord:
         prompt: normalised text.
         teacher: the teacher's name with its version.
         asked: the clip parameters asked for; what was left to the teacher is absent.
-        received: what arrived, as `understudy.ingest.probe` says it; empty when rejected.
+        received: what arrived, as `understudy.video.ingest.probe` says it; empty when rejected.
         seed: the seed asked for.
         clip: SHA-256 of the mp4 file; None when rejected.
         time: when it was recorded, ISO 8601 in UTC.
@@ -203,7 +204,7 @@ class ClipStore:
         Args:
             origin: what was asked of whom.
             data: the mp4 file, which has to decode.
-            received: what arrived, as `understudy.ingest.guard.probe` says it.
+            received: what arrived, as `understudy.video.ingest.guard.probe` says it.
             provenance: what else is worth keeping.
 
         Raises:
@@ -268,14 +269,14 @@ class ClipStore:
             raise StoreError(f"record {record.key[:12]} is a rejection ({record.reason}) and has no clip")
         return self.path / "clips" / record.clip[:2] / f"{record.clip}.mp4"
 
-    def read(self, record: ClipRecord, form: ClipForm | None = None) -> Clip:
-        """Decode the clip of ``record`` in the guarded process, as it is or brought to ``form``.
+    def read(self, record: ClipRecord, form: ClipForm | None = None, fit: Fit = "crop") -> Clip:
+        """Decode the clip of ``record`` in the guarded process, as it is or brought to ``form``; see `Guard.read`.
 
         Raises:
             StoreError: the record is a rejection.
             ClipError: the file is missing, damaged, or shorter than the form.
         """
-        return read_clip(self.clip_path(record), form)
+        return read_clip(self.clip_path(record), form, fit)
 
     def refresh(self) -> None:
         """Read the records that were appended since the last look; an unfinished last line waits for its end.

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from understudy.clips import read_file
-from understudy.collection.asking import Asker, LeftOpen, Lost, Unreachable, Unsure
+from understudy.collection.asking import Asker, LeftOpen, Lost, Unreachable, Unsure, Unusable
 from understudy.collection.checks import Check, check_own_file, check_video
-from understudy.collection.delivery import Delivery
+from understudy.collection.delivery import Delivery, file_of
 from understudy.collection.ledger import JobRow, Ledger
 from understudy.collection.pace import Pace, Stopped
 from understudy.collection.policy import Ending, Outcome, Policy, kind_of
@@ -24,6 +23,7 @@ from understudy.errors import (
     UnderstudyError,
 )
 from understudy.teachers.base import ClipParams, ClipRequest, GivesUp, JobStatus, JobTeacher, ListsJobs
+from understudy.video.clips import read_file
 
 _PATIENCE = 1.0  # seconds that a finished clip waits for places at the teacher to be filled
 
@@ -58,7 +58,7 @@ class Worker:
         self._closed = threading.Event()
         self._asker = Asker(pace, policy, teacher.local)
         check = check or (check_own_file if teacher.own_files else check_video)
-        self._delivery = Delivery(teacher, pace, policy, self._asker, self.refusals, check)
+        self._delivery = Delivery(teacher, pace, policy, self._asker, self.refusals, check, ledger.seen)
 
     @property
     def local(self) -> bool:
@@ -106,6 +106,8 @@ class Worker:
             self._ledger.release(key)
         if not reason:
             return Outcome(key, ending)
+        if ending in ("done", "unusable"):  # which name their file
+            return Outcome(key, ending, f"{reason} (prompt {job.prompt!r})", made=True)
         said, kind = f"prompt {job.prompt!r} (seed {job.seed}): {reason}", kind_of(reason, job.prompt)
         return Outcome(key, ending, said, kind, self._made(key), earlier)
 
@@ -123,6 +125,9 @@ class Worker:
             return "queued", ""
         except Unreachable as error:
             return "left", str(error)
+        except Unusable as error:
+            self._ledger.leave(job.key, str(error))
+            return "unusable", str(error)
         except LeftOpen as error:
             reason = f"{error}; the next collection asks for it by its id, --retry-unsure for a new one"
             self._ledger.leave(job.key, reason)
@@ -136,13 +141,14 @@ class Worker:
 
     def _run(self, job: JobRow) -> tuple[Ending, str]:
         number, handle, attempts = job.number, job.handle, 0
+        seen = job.seen or self._teacher.idempotent or self._teacher.local
         unsure = job.unsure and handle is None  # the answer to the latest submission was never written down
         while True:
             fresh = handle is None
             try:
                 with self._slot(), self._first(handle is None) as handed_in:
                     if handle is None and unsure and not self._teacher.idempotent:
-                        handle, fresh = self._found(job, number), False
+                        handle, fresh, seen = self._found(job, number), False, True
                     elif handle is None:
                         attempts += 1
                         self._open()
@@ -151,11 +157,14 @@ class Worker:
                             if begun is None:
                                 return "unfunded", "the budget is used up"
                             number = begun
-                        handle = self._submit(job, number, unsure)
+                        handle, seen = (
+                            self._submit(job, number, unsure),
+                            self._teacher.idempotent or self._teacher.local,
+                        )
                     unsure = False
                     handed_in()
                     until = time.monotonic() + self._policy.timeout
-                    status = self._delivery.wait(handle, fresh, until, seen=not (fresh or job.unsure))
+                    status = self._delivery.wait(handle, fresh, until, None if seen else job.key)
                 return self._finish(job, number, handle, status, until)
             except PromptRejected as error:
                 return self._reject(job, number, str(error), made=handle is not None)
@@ -225,7 +234,7 @@ class Worker:
             handle = self._teacher.find(request, begun, lambda found: self._ledger.belongs(job.key, found))
         except TeacherError as error:
             raise Unsure(f"{why}; the service's list of jobs: {error}") from None
-        if handle is None or not self._ledger.submitted(job.key, number, handle):
+        if handle is None or not self._ledger.submitted(job.key, number, handle, seen=True):
             raise Unsure(f"{why}; it is not in the service's list of jobs")
         return handle
 
@@ -274,12 +283,13 @@ class Worker:
         finally:
             part.unlink(missing_ok=True)
         self._ledger.settle(job.key, number, "done", cost=status.cost)
-        return "done", ""
+        why = self._policy.objection(received) if self._policy.objection is not None else None
+        return "done", f"{file_of(self._teacher, handle) or 'its clip'} {why}" if why else ""
 
     def _keep(
         self, job: JobRow, number: int, handle: str, status: JobStatus, received: dict[str, object], part: Path
     ) -> None:
-        provenance: dict[str, object] = {}
+        provenance: dict[str, object] = {"file": file} if (file := file_of(self._teacher, handle)) else {}
         if not self._teacher.local:
             provenance = {"job": handle, "submission": number, **status.notes}
             if (cost := self._teacher.price(self._params) if status.cost is None else status.cost) is not None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from understudy.errors import ConfigError, UnderstudyError
-from understudy.shown import shown
+from understudy.errors import ConfigError, UnderstudyError, shown
 
 if TYPE_CHECKING:
     from understudy.recipes.config import RunConfig

@@ -42,7 +42,7 @@ class Bench(Verb):
         from understudy.bench.estimate import calibrate, lines, seconds, wall
         from understudy.bench.grid import Grid
         from understudy.bench.suite import cells, load_suite
-        from understudy.run_lock import holding
+        from understudy.run.lock import holding
 
         suite = load_suite(self.suite)
         if self.out is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from understudy.commands.base import UsageError, Verb, say
-from understudy.shown import shown
+from understudy.errors import shown
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Generate(Verb):
 
     def do(self) -> int:
         """Check the options, draw the clips, print their paths."""
-        from understudy.prompts import checked, read_prompt_file
+        from understudy.prompts import clean, read_prompt_file
 
         limits = {"seed": (self.seed, 0), "per-prompt": (self.per_prompt, 1), "threads": (self.threads, 0)}
         optional = {"window": (self.window, 0), "sink": (self.sink, 0)}
@@ -62,7 +62,7 @@ class Generate(Verb):
                 raise UsageError(f"--{name} is {value}; give a whole number of at least {least} and below 2^31")
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise UsageError(f"--seconds is {self.seconds}; give a number above 0")
-        prompts = [checked(text, "a prompt") for text in self.prompt]
+        prompts = [clean(text, "a prompt") for text in self.prompt]
         if "" in prompts:
             raise UsageError("a prompt is empty; say what to show, in quotes")
         if self.prompts is not None:

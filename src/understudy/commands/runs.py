@@ -48,7 +48,7 @@ class Collect(RecipeVerb):
 
     def act(self, config: "RunConfig") -> int:
         """Collect, and say what came of it."""
-        from understudy.run.clips import build_teacher, collect
+        from understudy.run.clips import build_teacher, collect, forewarning, remarks
         from understudy.run.remarks import intake_notes
 
         given = {"budget": self.budget, "budget_clips": self.budget_clips, "permission": self.permission}
@@ -65,6 +65,8 @@ class Collect(RecipeVerb):
         for line in intake_notes(config):
             say(f"note: {line}")
         first = self._furthest(config)
+        for line in forewarning(config):
+            say(f"warning: {line}")
         report = collect(config, None, self._approve, self.held_out, self.retry_unsure, first, self.keep_refusals)
         say(
             f"{report.settled} of {report.total} clips settled in {config.clips.store}: {report.done} collected, "
@@ -72,6 +74,12 @@ class Collect(RecipeVerb):
         )
         if report.rejected:
             say(f"`understudy store requeue {config.clips.store}` takes refusals back")
+        if report.unusable:
+            say(f"skipped {report.unusable} of {report.total} files that cannot be read:")
+        for note in report.notes:
+            say(f"  {note}")
+        for remark in remarks(config, self.held_out):
+            say(f"{remark.what}: {remark.text}")
         if report.currency:
             say(f"spent in this store: {report.spent:.2f} {report.currency}")
         if report.unfunded:
@@ -155,7 +163,7 @@ class Report(Verb):
         """Write it again."""
         check_run_folder(self.run)
         from understudy.evaluation.report import write_report
-        from understudy.run_lock import holding
+        from understudy.run.lock import holding
 
         with holding(self.run, make=False):
             say(write_report(self.run))

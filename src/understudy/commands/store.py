@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from understudy.commands.base import Verb, say
-from understudy.errors import ConfigError
-from understudy.shown import shown
+from understudy.errors import ConfigError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,16 +193,16 @@ class StoreImport(Verb):
 
     def _clips(self) -> "Iterator[Incoming]":
         from understudy.collection.exchange import Incoming
-        from understudy.ingest.tars import tar_clips
         from understudy.teachers.base import ClipParams
         from understudy.teachers.folder.teacher import FolderTeacher
+        from understudy.video.ingest.tars import tar_clips
 
         if self.source.is_dir():
             folder = FolderTeacher(self.source, terms=self.terms)
             for prompt in folder.prompts():
                 for seed in range(folder.takes(prompt)):
                     data = folder.generate(prompt, seed, ClipParams())
-                    name = f"clip {seed} of prompt {prompt!r}"
+                    name = folder.file(prompt, seed)
                     yield Incoming(data, prompt, self.teacher or folder.name, seed, self.terms, {}, name)
             return
         counts: dict[str, int] = {}

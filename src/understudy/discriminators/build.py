@@ -7,18 +7,21 @@ from understudy.discriminators.config import JudgeConfig
 from understudy.recipes.kinds import DISCRIMINATORS
 
 
-def build_discriminator(config: JudgeConfig, fps: float, vocabulary: Sequence[str]) -> Discriminator:
+def build_discriminator(config: JudgeConfig, fps: float, vocabulary: Sequence[str], every: int = 1) -> Discriminator:
     """Return a new discriminator for clips of ``fps`` frames a second; fresh weights are drawn from torch's generator.
 
     Args:
         config: the recipe's section.
         fps: of the student's clips.
         vocabulary: words that a discriminator with a text encoder of its own will know.
+        every: it looks at every so many frames, where ``config`` does not say.
 
     Raises:
         MissingExtra, CheckpointError, ConfigError: packages, weights or the template are not usable.
     """
-    network: Discriminator = DISCRIMINATORS.build(config, fps, vocabulary)
+    every = config.every or every
+    network: Discriminator = DISCRIMINATORS.build(config, fps / every, vocabulary)
+    network.every = every
     return network
 
 

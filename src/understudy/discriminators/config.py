@@ -23,6 +23,8 @@ class JudgeConfig(Section):
     """Draw the student's rollouts again in the same way before they are scored, so that both sides carry its traces."""
     redraws: int = Field(1, ge=1, le=256)
     """Times each teacher clip is drawn again (with ``rerender``), each with noise of its own."""
+    every: int | None = Field(None, ge=1)
+    """It looks at every so many frames of both sides; null: as many as it takes for clips of another rate to move evenly."""
     lr: float = Field(5e-4, ge=0, le=far(10))
     """AdamW learning rate; 0 freezes it after warm-up."""
     penalty: float = Field(3.0, ge=0, le=far(1e6))

@@ -7,7 +7,6 @@ compared with the teacher's.
 Shape legend: P prompts, K generated and M reference clips of a prompt, T frames, N balls, H/W pixels.
 """
 
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +16,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.clips import Clip, laplacian_variance
 from understudy.errors import ClipError, PromptRejected
 from understudy.evaluation.frechet import features, frechet
-from understudy.evaluation.law import LawFit, law_error
-from understudy.evaluation.parse import Track, track
+from understudy.evaluation.law import law_error
+from understudy.evaluation.motion import energy_distance, filled, finite_mean, motion_metrics, prompt_metrics
+from understudy.evaluation.parse import track
+from understudy.evaluation.picture import picture_metrics, pixel_metrics
 from understudy.teachers.world.grammar import Scene, parse
-from understudy.teachers.world.looks import HOUSE, render
-from understudy.teachers.world.physics import FLOOR, RADIUS, Law, States
+from understudy.teachers.world.physics import Law
+from understudy.video.clips import Clip, laplacian_variance
 
 _Array = NDArray[np.float64]
 
@@ -58,10 +58,6 @@ UNITS: Final[dict[str, str]] = {
     "rfd_floor": "Frechet",
 }
 _DRAWS: Final = 2000
-_FLYING: Final = ("drop", "throw", "bounce")
-_KICK: Final = 1.0  # px/frame^2: free flight never turns upward that fast, a bounce does
-_JOLT: Final = 1.5  # px/frame^2 off the clip's usual acceleration: something was hit
-_NOISE: Final = 0.3  # px of position error that an energy rise has to exceed
 
 
 @dataclass(frozen=True)
@@ -177,7 +173,7 @@ def measure_in_detail(
     """Return what `measure_by_family` does, and for each prompt the mean of every metric that it alone decides."""
     rows = _rows(clips, reference, Law(), block)
     means = {
-        prompt: {name: _mean(values) for name, values in row.values.items()}
+        prompt: {name: finite_mean(values) for name, values in row.values.items()}
         for prompt, row in zip(clips.prompts, rows, strict=True)
     }
     return _by_family(rows, 0), means
@@ -258,16 +254,16 @@ def _rows(clips: ClipSet, reference: ClipSet | Reference, law: Law, block: int |
 
 def _row(prompt: str, group: Sequence[Clip], reference: Reference, law: Law, block: int | None) -> _Row:
     scene = _scene(prompt)
-    measured = [_pixels(clip.frames, reference.detail[prompt], block) for clip in group]
+    measured = [pixel_metrics(clip.frames, reference.detail[prompt], block) for clip in group]
     tracks = []
     if scene is not None:
         for clip, values in zip(group, measured, strict=True):
             seen = track(clip.frames, scene)
             tracks.append(filled(seen))
             fit = law_error(seen, scene, law, clip.fps)
-            values.update(_motion(seen, fit, scene, law.told(scene), clip.fps))
-            values.update(_prompt(seen, scene))
-            values.update(_picture(clip.frames, seen, fit, scene))
+            values.update(motion_metrics(seen, fit, scene, law.told(scene), clip.fps))
+            values.update(prompt_metrics(seen, scene))
+            values.update(picture_metrics(clip.frames, seen, fit, scene))
     arrays = {name: np.array([one[name] for one in measured]) for name in measured[0]}
     if tracks:
         paths = np.stack(tracks)
@@ -313,257 +309,3 @@ def _jackknife(rows: list[_Row], statistic: Callable[[list[_Row]], float]) -> Me
     left_out = np.array([statistic(rows[:i] + rows[i + 1 :]) for i in range(len(rows))])
     reach = 1.96 * math.sqrt((len(rows) - 1) * float(left_out.var()))
     return Metric(value, max(0.0, value - reach), value + reach, 0)
-
-
-# Motion, on centres in px ----------------------------------------------------------------------------------
-
-
-def filled(seen: Track) -> _Array:
-    """Return the centres [T, N, 2] in px with gaps filled by the last (at the start: first) seen place.
-
-    A ball that is never seen is put into the lower left corner: far away, as a lost object should be.
-    """
-    points = seen.pixels.copy()
-    for n in range(points.shape[1]):
-        places = np.flatnonzero(seen.visible[:, n])
-        if not len(places):
-            points[:, n] = 0.0
-            continue
-        last = np.searchsorted(places, np.arange(len(points)), side="right") - 1
-        points[:, n] = points[places[np.maximum(last, 0)], n]
-    return points
-
-
-def velocities(points: _Array) -> _Array:
-    """Return the slopes [T-2, ...] of lines fitted over three frames of points [T, ...]."""
-    return (points[2:] - points[:-2]) / 2
-
-
-def accelerations(points: _Array) -> _Array:
-    """Return the second differences [T-2, ...] of points [T, ...]."""
-    return points[2:] - 2 * points[1:-1] + points[:-2]
-
-
-def energy_distance(first: _Array, second: _Array) -> float:
-    """Return 2 E|x-y| - E|x-x'| - E|y-y'| of tracks [K, T, N, 2] and [M, T, N, 2] in their unit.
-
-    Of a track only the motion counts: its displacement from where it begins. Where a clip begins is what prompts leave
-    most open, and its spread would drown the rest. |.| is the RMS over frames and balls. Means within a side leave
-    out a track's distance to itself, so the estimate is unbiased (and may be negative); NaN when a side has one track.
-    """
-
-    def distances(a: _Array, b: _Array) -> _Array:
-        square = ((a[:, None] - b[None]) ** 2).sum(axis=-1)
-        root: _Array = np.sqrt(square.mean(axis=(2, 3)))
-        return root
-
-    def within(a: _Array) -> float:
-        return float(distances(a, a).sum() / (len(a) * (len(a) - 1))) if len(a) > 1 else math.nan
-
-    first, second = first - first[:, :1], second - second[:, :1]
-    return float(2 * distances(first, second).mean() - within(first) - within(second))
-
-
-def flights(height: _Array) -> list[tuple[int, int]]:
-    """Return the frame ranges [start, stop) of free flight of a ball at ``height`` [T] px above its rest."""
-    free = np.nan_to_num(height, nan=-1.0) > 0.5
-    free[1:-1] &= ~(accelerations(height) > _KICK)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], free, [False]]).astype(int)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
-def gravity_estimate(height: _Array) -> float:
-    """Return the downward acceleration in px/frame^2, fitted jointly to all flights of 4 frames or more."""
-    top, bottom = 0.0, 0.0
-    for start, stop in flights(height):
-        if stop - start >= 4:
-            time = np.arange(stop - start) - (stop - start - 1) / 2
-            shape = time**2 - (time**2).mean()
-            top, bottom = top + float(shape @ height[start:stop]), bottom + float(shape @ shape)
-    return -2 * top / bottom if bottom else math.nan
-
-
-def restitution_estimate(height: _Array, gravity: float) -> float:
-    """Return the mean speed ratio of bounces between two flights, NaN if none; gravity in px/frame^2."""
-    ratios = []
-    found = flights(height)
-    for (start, stop), (start_next, stop_next) in itertools.pairwise(found):
-        if min(stop - start, stop_next - start_next) < 3 or start_next - stop > 3:
-            continue
-        before, after = (
-            _impact_speed(height[a:b], gravity, edge) for a, b, edge in ((start, stop, -1), (start_next, stop_next, 0))
-        )
-        if before > 1.5:
-            ratios.append(after / before)
-    return float(np.mean(ratios)) if ratios else math.nan
-
-
-def _impact_speed(height: _Array, gravity: float, edge: int) -> float:
-    """Carry a flight on from its ``edge`` frame to the floor, by energy."""
-    time = np.arange(len(height), dtype=np.float64)
-    slope, base = np.polyfit(time, height + gravity * time**2 / 2, 1)
-    at = time[edge]
-    speed, place = slope - gravity * at, base + slope * at - gravity * at**2 / 2
-    return math.sqrt(max(0.0, float(speed**2 + 2 * gravity * place)))
-
-
-def energy_gain(points: _Array, weights: _Array, gravity: float) -> float:
-    """Return the share of steps in which the energy of points [T, N, 2] (px) rises beyond the parser's noise.
-
-    Frames round a contact are left out, as their velocities mix before and after; NaN if fewer than 2 remain.
-    """
-    push = accelerations(points)
-    jolt = np.abs(push - np.nanmedian(push, axis=0)) > _JOLT if np.isfinite(push).any() else np.zeros(push.shape, bool)
-    hit = np.pad(jolt.any(axis=(1, 2)), 1)
-    clean = ~(hit[:-2] | hit[1:-1] | hit[2:]) & np.isfinite(push).all(axis=(1, 2))
-    if clean.sum() < 2:
-        return math.nan
-    speed = (velocities(points) ** 2).sum(axis=2)
-    share = weights / weights.sum()
-    energy = ((0.5 * speed + gravity * points[1:-1, :, 1]) @ share)[clean]
-    noise = _NOISE * (np.sqrt(speed @ share)[clean] + gravity)
-    return float((np.diff(energy) > np.maximum(noise[1:], noise[:-1])).mean())
-
-
-def _motion(seen: Track, fit: LawFit, scene: Scene, law: Law, fps: float) -> dict[str, float]:
-    height, width = seen.size
-    points, lawful = seen.pixels, fit.states.positions * np.array([width, height])
-    pull = law.gravity * height / fps**2
-    values = {
-        "law_error": fit.error,
-        "law_error_vertical": fit.vertical,
-        "velocity_error": _mean(np.linalg.norm(velocities(points) - velocities(lawful), axis=2)),
-        "acceleration_error": _mean(np.linalg.norm(accelerations(points) - accelerations(lawful), axis=2)),
-        "energy_gain": energy_gain(points, fit.states.radii**2, pull),
-        "magnitude": _mean(np.linalg.norm(np.diff(points, axis=0), axis=2)),
-        "gravity_error": math.nan,
-        "bounce_error": math.nan,
-    }
-    if scene.family in _FLYING:
-        above = points[:, 0, 1] - (FLOOR + float(fit.states.radii[0])) * height
-        found = gravity_estimate(above)
-        bounce = restitution_estimate(above, pull if math.isnan(found) else max(found, 0.0))
-        values["gravity_error"] = abs(found - pull) / pull if pull else math.nan
-        values["bounce_error"] = abs(bounce - law.restitution)
-    return values
-
-
-def _mean(values: _Array) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else math.nan
-
-
-# Prompt ----------------------------------------------------------------------------------------------------
-
-
-def direction_ok(points: _Array, direction: str | None) -> float:
-    """Return 1 if the first ball of points [T, N, 2] starts to the told side, else 0; NaN if none is told."""
-    if direction is None:
-        return math.nan
-    ahead = max(2, len(points) // 4)
-    path = points[: ahead + 1, 0, 0]
-    path = path[np.isfinite(path)]
-    sign = 1 if direction == "right" else -1
-    return float(len(path) > 1 and sign * (path[-1] - path[0]) > 0.5)
-
-
-def _prompt(seen: Track, scene: Scene) -> dict[str, float]:
-    expected = len(scene.balls)
-    colour = float((seen.visible.mean(axis=0) >= 0.75).all())
-    count = float(np.median(seen.objects) == expected)
-    direction = direction_ok(seen.pixels, scene.direction)
-    return {
-        "permanence": float((seen.objects == expected).mean()),
-        "colour_ok": colour,
-        "count_ok": count,
-        "direction_ok": direction,
-        "prompt_ok": colour * count * (1.0 if math.isnan(direction) else direction),
-    }
-
-
-# Picture ---------------------------------------------------------------------------------------------------
-
-
-def ideal(seen: Track, fit: LawFit, scene: Scene) -> NDArray[np.uint8]:
-    """Return the clip [T, H, W, 3] as the house look draws it with the balls at their parsed places."""
-    height, width = seen.size
-    found = np.any(seen.visible, axis=0)[:, None]
-    places = np.where(~found, fit.states.positions, filled(seen) / (width, height))
-    states = States(places, np.array([RADIUS[ball.size] for ball in scene.balls]), fit.states.ramp, fit.states.pivot)
-    return render(states, scene, HOUSE, seen.size)
-
-
-def gradient_energy(image: _Array) -> float:
-    """Return the sum of squared neighbour differences of [T, H, W, 3]."""
-    down, across = np.diff(image, axis=1), np.diff(image, axis=2)
-    return float(np.vdot(down, down) + np.vdot(across, across))
-
-
-def _picture(frames: NDArray[np.uint8], seen: Track, fit: LawFit, scene: Scene) -> dict[str, float]:
-    made = frames.astype(np.float64) / 255
-    wanted = ideal(seen, fit, scene).astype(np.float64) / 255
-    square = ((made - wanted) ** 2).mean(axis=(1, 2, 3))
-    quarter = max(1, len(square) // 4)
-    return {
-        "look_error": math.sqrt(square.mean()),
-        "colour_error": colour_error(made, wanted, seen, fit.states.radii),
-        "mass_error": float(np.abs(seen.mass - 1).mean()),
-        "sharpness": gradient_energy(made) / gradient_energy(wanted),
-        "first_sharpness": gradient_energy(made[:2]) / gradient_energy(wanted[:2]),
-        "drift": math.sqrt(square[-quarter:].mean()) - math.sqrt(square[:quarter].mean()),
-    }
-
-
-def colour_error(made: _Array, wanted: _Array, seen: Track, radii: _Array) -> float:
-    """Return the RMS over RGB of the difference in mean colour inside the balls, averaged over visible ones.
-
-    ``made`` and ``wanted`` are [T, H, W, 3] in [0, 1]; ``radii`` [N] in box units.
-    """
-    height, width = seen.size
-    grid_x, grid_y = np.arange(width) + 0.5, height - np.arange(height) - 0.5
-    errors = []
-    for t, n in zip(*np.nonzero(seen.visible), strict=True):
-        x, y = seen.centres[t, n] * (width, height)
-        inside = np.hypot(grid_x - x, (grid_y - y)[:, None]) < 0.7 * radii[n] * width
-        if inside.any():
-            gap = made[t][inside].mean(axis=0) - wanted[t][inside].mean(axis=0)
-            errors.append(math.sqrt(float(gap @ gap) / 3))
-    return float(np.mean(errors)) if errors else math.nan
-
-
-# Pixels, for any clip --------------------------------------------------------------------------------------
-
-
-def flicker(frames: NDArray[np.uint8]) -> float:
-    """Return VBench's temporal flickering, (255 - mean absolute change) / 255; 1 is a still picture."""
-    return 1 - pixel_motion(frames)
-
-
-def pixel_motion(frames: NDArray[np.uint8]) -> float:
-    """Return the mean absolute change from frame to frame, in [0, 1]."""
-    return float(changes(frames).mean()) if len(frames) > 1 else 0.0
-
-
-def changes(frames: NDArray[np.uint8]) -> _Array:
-    """Return the mean absolute change [T-1] of uint8 [T, H, W, 3], in [0, 1]."""
-    now, after = frames[:-1], frames[1:]
-    change: _Array = (np.maximum(now, after) - np.minimum(now, after)).mean(axis=(1, 2, 3)) / 255
-    return change
-
-
-def seam(frames: NDArray[np.uint8], block: int) -> float:
-    """Return the mean change across seams of ``block``-frame blocks over that inside; 1 is seamless."""
-    change = changes(frames)
-    across = np.arange(1, len(frames)) % block == 0
-    if across.all() or not across.any() or change[~across].mean() < 1e-6:
-        return math.nan
-    return float(change[across].mean() / change[~across].mean())
-
-
-def _pixels(frames: NDArray[np.uint8], detail: float, block: int | None) -> dict[str, float]:
-    motion = pixel_motion(frames)
-    values = {"pixel_motion": motion, "flicker": 1 - motion}
-    values["detail"] = laplacian_variance(frames) / detail if detail else math.nan
-    if block is not None:
-        values["seam"] = seam(frames, block)
-    return values

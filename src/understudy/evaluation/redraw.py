@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from understudy.clips import Clip
 from understudy.errors import PromptRejected
 from understudy.evaluation.law import law_error
-from understudy.evaluation.metrics import ClipSet, ideal
+from understudy.evaluation.metrics import ClipSet
 from understudy.evaluation.parse import track
+from understudy.evaluation.picture import ideal
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law
+from understudy.video.clips import Clip
 
 
 def in_own_look(clips: ClipSet) -> ClipSet:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from understudy.clips import Clip
 from understudy.errors import StoreError
 from understudy.evaluation.parse import track
 from understudy.files import sha256_hex
 from understudy.teachers.world.grammar import parse
+from understudy.video.clips import Clip
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,9 @@ class Adversary(Verdict):
         """Add the network, drawn from the run's seed, and its optimiser."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            network = build_discriminator(self.config, self.fps, student.vocabulary).to(student.device)
+            network = build_discriminator(self.config, self.fps, student.vocabulary, self.data.even_step).to(
+                student.device
+            )
         state.modules["discriminator"] = network
         state.optimisers["discriminator"] = adamw(network, self.config.lr, (0.5, 0.95), 1e-4)
 
@@ -56,7 +58,7 @@ class Adversary(Verdict):
 
     def view(self, state: TrainState) -> View:
         """Return what brings clips to the form that the network looks at."""
-        return network_of(state).prepare
+        return network_of(state).view
 
     def draw_real(self, clips: TeacherClips, index: Sequence[int], generator: torch.Generator) -> Tensor:
         """Draw one of the teacher's ``clips`` for every prompt index, as the network sees it [B, T', 3, H', W']."""
@@ -72,7 +74,7 @@ class Adversary(Verdict):
             state.tensors["pool_index"] = torch.tensor([i for part in parts for i in part.index])
         frames, index = state.tensors["pool_frames"], state.tensors["pool_index"]
         rows = torch.randint(len(frames), (batch,), generator=state.generator)
-        values = self._train(state, frames[rows], index[rows].tolist(), self.config.warmup_lr)
+        values = self.train_on(state, frames[rows], index[rows].tolist(), self.config.warmup_lr)
         if state.step + 1 == self.warmup:
             del state.tensors["pool_frames"], state.tensors["pool_index"]
         return values
@@ -81,7 +83,7 @@ class Adversary(Verdict):
         """Gauge it on clips held out from it, then train it against fresh rollouts."""
         values = self._gauge_unseen(state, own)
         for _ in range(self.config.steps):
-            values |= self._train(state, own.frames, own.index, self.config.lr)
+            values |= self.train_on(state, own.frames, own.index, self.config.lr)
         return values
 
     @torch.no_grad()
@@ -90,8 +92,11 @@ class Adversary(Verdict):
         network = network_of(state)
         return network.logits(own.frames, network.encode_text(own.prompts)).unflatten(0, (-1, own.group))
 
-    def _train(self, state: TrainState, fake: Tensor, index: list[int], lr: float) -> dict[str, float]:
-        """Do one step on pairs of the same prompt; return its gauges."""
+    def train_on(self, state: TrainState, fake: Tensor, index: list[int], lr: float) -> dict[str, float]:
+        """Do one step on pairs of the same prompt; return its gauges.
+
+        ``fake`` are rollouts of the prompts ``index``, as the network looks at them [B, T', 3, H', W'].
+        """
         config, generator, network = self.config, state.generator, network_of(state)
         rows = [row for row, prompt in enumerate(index) if self.seen.rows[prompt]]
         if not rows:

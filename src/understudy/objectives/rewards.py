@@ -3,13 +3,11 @@
 Shape legend: B = P K rollouts, F latent frames, C channels, h/w latents.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip
 from understudy.codecs.base import Codec, to_frames
 from understudy.errors import PluginError
 from understudy.objectives import losses
@@ -20,8 +18,10 @@ from understudy.plugins import guarded
 from understudy.rewards.base import Reward
 from understudy.students.base import StudentModule
 from understudy.training.state import TrainState
+from understudy.video.clips import Clip
 
 _DECODED_AT_ONCE = 16  # clips
+_LARGEST = 1e18  # of a score: it is squared in float32
 
 
 class RewardVerdict(Verdict):
@@ -66,11 +66,11 @@ class RewardVerdict(Verdict):
         return values
 
     def scores(self, state: TrainState, own: Rollouts) -> Tensor:
-        """Return the sum [P, K] of what was asked in ``learn``."""
-        parts = [
-            (weight, state.tensors.pop(_key(name)).unflatten(0, (-1, own.group)))
-            for name, (weight, _) in self.rewards.items()
-        ]
+        """Return the sum [P, K] of what was asked in ``learn``, centred within its prompts: only differences count."""
+        parts = []
+        for name, (weight, _) in self.rewards.items():
+            scores = state.tensors.pop(_key(name)).unflatten(0, (-1, own.group))
+            parts.append((weight, (scores - scores.mean(1, keepdim=True)).float()))  # small differences of large scores
         if self.adversary is not None:
             parts.append((1.0, self.adversary.scores(state, own).cpu()))
         if len(parts) == 1:
@@ -84,7 +84,7 @@ class RewardVerdict(Verdict):
 
 
 def asked(name: str, reward: Reward, clips: Sequence[Clip], prompts: Sequence[str]) -> Tensor:
-    """Return the scores [B] of ``reward``, checked.
+    """Return the scores [B] of ``reward``, checked, in float64.
 
     Raises:
         PluginError: it fails, or returns something else than B finite numbers.
@@ -92,13 +92,14 @@ def asked(name: str, reward: Reward, clips: Sequence[Clip], prompts: Sequence[st
     found = guarded(f"reward {name!r}", reward, clips, prompts)
     try:
         scores = [float(score) for score in found]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise PluginError(f"reward {name!r} returned {type(found).__name__}, not one number for each clip") from None
     if len(scores) != len(clips):
         raise PluginError(f"reward {name!r} returned {len(scores)} scores for {len(clips)} clips")
-    if bad := [prompt for prompt, score in zip(prompts, scores, strict=True) if not math.isfinite(score)]:
-        raise PluginError(f"reward {name!r} returned a score that is not finite for a clip of {bad[0]!r}")
-    return torch.tensor(scores, dtype=torch.float32)
+    for prompt, score in zip(prompts, scores, strict=True):
+        if not abs(score) <= _LARGEST:
+            raise PluginError(f"reward {name!r} returned {score} for a clip of {prompt!r}: scores are finite numbers")
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 def _key(name: str) -> str:

@@ -25,7 +25,7 @@ from understudy.pretraining.stages import CodecLoss, Stage, distil, pretrain, tr
 from understudy.recipes.section import Section
 from understudy.recipes.shipped import locate
 from understudy.students.bundle import Bundle, ClipForm, load_bundle, save_bundle
-from understudy.students.transformer import CausalVideoTransformer, TransformerSpec
+from understudy.students.transformer.model import CausalVideoTransformer, TransformerSpec
 from understudy.teachers.base import ClipParams
 from understudy.teachers.world import grammar
 from understudy.teachers.world.teacher import WorldTeacher

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from understudy import flow
 from understudy.codecs.small import SmallCodec
-from understudy.students.transformer import CausalVideoTransformer
+from understudy.students.transformer.model import CausalVideoTransformer
 from understudy.training.state import average_into
 
 Report = Callable[[str, int, int, float], None]

@@ -1,9 +1,9 @@
 """One typed, frozen description of a run. Unknown keys are errors; the resolved description is saved beside the run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from understudy.recipes.kinds import DISCRIMINATORS, OBJECTIVES, REWARDS, TEACHERS
 from understudy.recipes.section import Section, check_name, far
@@ -81,6 +81,9 @@ class ClipsConfig(Section):
     """Which takes the teacher is asked for; apart from the run's seed, so that runs of other seeds share the store."""
     limit: int | None = Field(None, ge=1, lt=far(2**31))
     """Train on this many of the clips only, drawn by the run's seed and spread over the prompts; null: all."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """What happens to clips of another aspect ratio than the student's: their middle is taken, black bars are put around
+    all of it, or it is pulled into shape."""
     damage: DamageConfig = DamageConfig()
     """Harm done to the training clips on their way from the store."""
 
@@ -143,15 +146,9 @@ class CollectionConfig(Section):
     """What permits you to train on the outputs where the terms forbid it or are unknown; goes into every record."""
 
 
-class StudentConfig(Section):
+class StudentSection(Section):
     """The student to train."""
 
-    kind: Literal["named", "python"] = "named"
-    """named: what ``start`` says; python: what ``call`` makes."""
-    call: str | None = Field(None, pattern=r"^[^:\s]+:[^:\s]+$")
-    """With kind python, a class or function of yours as module:Name that returns a bundle (understudy.Bundle)."""
-    settings: dict[str, Any] = Field({})
-    """Keyword arguments for it."""
     start: str = "builtin:frame"
     """Bundle of student, codec and sampler: a folder, or builtin:frame (frame-wise), builtin:block (block-wise) or
     builtin:base (not distilled); or a public Wan checkpoint, file or folder, together with ``preset``."""
@@ -186,24 +183,36 @@ class StudentConfig(Section):
     recompute: float = Field(1.0, ge=0, le=1)
     """Share of a public checkpoint's layers that are made anew in the backward pass: less memory, more time."""
 
+    what: ClassVar[str] = "student"
+
     _given: Any = PrivateAttr(default=None)
 
-    @model_validator(mode="after")
-    def _call_belongs_to_python(self) -> Self:
-        if (self.kind == "python") != (self.call is not None):
-            raise ValueError("kind python and call belong together: give both or neither")
-        return self
-
-    def holding(self, given: Any, call: str) -> Self:
-        """Return the section with a bundle that is there already, instead of what it names."""
-        section = self.model_copy(update={"kind": "python", "call": call})
+    def holding(self, given: Any) -> Self:
+        """Return the section with a bundle, or the function that makes one, that is there already and wins."""
+        section = self.model_copy()
         section._given = given
         return section
 
     @property
     def given(self) -> Any:
-        """The bundle that it holds, or None."""
+        """The bundle or function that it holds, or None."""
         return self._given
+
+
+class StudentConfig(StudentSection):
+    """A student that has a name: it ships, lies in a folder, or is a public checkpoint."""
+
+    kind: Literal["named"] = "named"
+
+
+class PythonStudentConfig(StudentSection):
+    """A student that a class or function of yours makes."""
+
+    kind: Literal["python"] = "python"
+    call: str = Field(pattern=r"^[^:\s]+:[^:\s]+$")
+    """A class or function of yours, as module:Name, that returns an understudy.Bundle."""
+    settings: dict[str, Any] = Field({})
+    """Keyword arguments for it."""
 
 
 class TrainConfig(Section):
@@ -275,7 +284,7 @@ class RunConfig(Section):
     prompts: Annotated[WorldPromptsConfig | FilePromptsConfig, Field(discriminator="kind")] = WorldPromptsConfig()
     clips: ClipsConfig = ClipsConfig()
     collection: CollectionConfig = CollectionConfig()
-    student: StudentConfig = StudentConfig()
+    student: Annotated[StudentConfig | PythonStudentConfig, Field(discriminator="kind")] = StudentConfig()
     discriminator: AnyDiscriminator = DISCRIMINATORS.default
     objective: AnyObjective = OBJECTIVES.default
     rewards: dict[str, AnyReward] = Field({})

@@ -33,11 +33,14 @@ _MAX_NODES: Final = 100_000  # far beyond any recipe; stops aliases of aliases b
 Origins = dict[Keys, str]
 
 
-def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = ()) -> RunConfig:
+def load_recipe(
+    path: str | Path | None, overrides: Sequence[tuple[str, str]] = (), said_on: str = _COMMAND_LINE
+) -> RunConfig:
     """Read recipe ``path`` (None: all defaults), put ``overrides`` (dotted key, value as YAML) on top, and check the whole.
 
     ``path`` is a file, a folder with a recipe.yaml, or the name of a recipe that ships (see `recipes.shipped`). Relative
-    paths inside count from the working directory, only ``base`` counts from the recipe.
+    paths inside count from the working directory, only ``base`` counts from the recipe. ``said_on`` says in errors where
+    the overrides were given.
 
     Raises:
         ConfigError: something is wrong; one line for each problem, at most five, with file, key, value and
@@ -51,15 +54,15 @@ def load_recipe(path: str | Path | None, overrides: Sequence[tuple[str, str]] = 
         if not spots:
             near = near_key(name)
             hint = f"did you mean {near}?" if near else "`understudy config` lists all keys"
-            raise ConfigError(f"{_COMMAND_LINE}: unknown key {name} (value {show(text)}); {hint}")
+            raise ConfigError(f"{said_on}: unknown key {name} (value {show(text)}); {hint}")
         _override(data, keys, _override_value(keys, spots, text))
-        origins[keys] = _COMMAND_LINE
+        origins[keys] = said_on
     data = _settle(data, ROOT)
     try:
         # JSON with strict types: text is no number and true is not 1, while paths and tuples still work.
         return RunConfig.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        found = [_problem(item, origins, path or _COMMAND_LINE) for item in error.errors(include_url=False)]
+        found = [_problem(item, origins, path or said_on) for item in error.errors(include_url=False)]
     found = [" ".join(problem.splitlines()) for problem in found]  # a key may hold anything
     problems = list(dict.fromkeys(found))
     if (more := len(problems) - _MAX_PROBLEMS) > 0:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from understudy.shown import shown
+from understudy.errors import shown
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 

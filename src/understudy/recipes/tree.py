@@ -54,34 +54,32 @@ def canonical_key(name: str) -> str | None:
     return ".".join(keys) if spots else None
 
 
-def field_named(name: str) -> str:
+def field_named(name: str, section: bool = False) -> str:
     """Return the dotted key that a Python keyword means: ``train__steps``, or ``steps`` where that is clear.
 
-    A single word is a key of the recipe itself, or else of ``train``, or else of the one section that has it.
+    A single word is a key of the recipe itself, or else of ``train``, or else of the one section that has it. With
+    ``section`` it may name a whole section.
 
     Raises:
         ConfigError: there is no such key, or several sections have it.
     """
-    if "__" in name or "." in name:
-        key = name.replace("__", ".")
-        if canonical_key(key) is None:
-            near = near_key(key)
-            raise ConfigError(
-                f"there is no field {key}; {f'did you mean {near}?' if near else 'see `understudy config`'}"
-            )
+    key = name.replace("__", ".")
+    leaves = dict.fromkeys(field.key for field in config_fields() if ".NAME" not in field.key)
+    if (section or key != name) and canonical_key(key) is not None:
         return key
-    known = dict.fromkeys(field.key for field in config_fields() if not field.key.startswith("compare."))
-    for key in (name, f"train.{name}"):
-        if key in known or (key == name and canonical_key(key) is not None):
-            return key
-    found = [key for key in known if key.rpartition(".")[2] == name]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        spelled = ", ".join(key.replace(".", "__") for key in found)
+    for known in (name, f"train.{name}"):
+        if known in leaves or (known == name in ("compare", "rewards")):
+            return known
+    parents = dict.fromkeys(known.rpartition(".")[0] for known in leaves) if section else ()
+    found = [known for known in (*leaves, *parents) if known.rpartition(".")[2] == name]
+    if len(found) > 1:
+        spelled = ", ".join(known.replace(".", "__") for known in found)
         raise ConfigError(f"{name} may mean {' or '.join(found)}: write one of {spelled}")
-    near = near_key(name)
-    raise ConfigError(f"there is no field {name}; {f'did you mean {near}?' if near else 'see `understudy config`'}")
+    if not found:
+        near = near_key(key)
+        hint = f"did you mean {near}, written {near.replace('.', '__')}?" if near else "`understudy config` lists all"
+        raise ConfigError(f"there is no field {key}; {hint}")
+    return found[0]
 
 
 def near_key(name: str, others: Sequence[str] = ()) -> str | None:

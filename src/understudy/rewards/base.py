@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from understudy.clips import Clip
+from understudy.video.clips import Clip
 
 
 class Reward(Protocol):

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip
 from understudy.collection.store import ClipStore
 from understudy.discriminators.base import Discriminator
 from understudy.discriminators.build import build_discriminator
@@ -17,7 +16,7 @@ from understudy.discriminators.config import JudgeConfig
 from understudy.errors import CheckpointError, ConfigError
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
-from understudy.run.clips import build_teacher
+from understudy.run.clips import build_teacher, even_step
 from understudy.run.folder import main_arm
 from understudy.run.margins import furthest_first, margins
 from understudy.run.prompts import training_prompts
@@ -28,6 +27,7 @@ from understudy.students.rollout import SeededNoise, clips_at_once, roll_clip
 from understudy.training.canonical import levels_below, rerender
 from understudy.training.checkpoint import checkpoints, verify_checkpoint
 from understudy.training.data import teacher_clips
+from understudy.video.clips import Clip
 
 _WEIGHTS = "module.discriminator."
 
@@ -77,7 +77,8 @@ def load_discriminator(config: RunConfig, run: Path, start: Bundle) -> Discrimin
     tensors = {key.removeprefix(_WEIGHTS): t for key, t in read_tensors(path).items() if key.startswith(_WEIGHTS)}
     if not tensors:
         raise ConfigError(f"{run} was trained by {config.objective.kind}, which has no discriminator: give another run")
-    network = build_discriminator(config.discriminator, start.form.fps, start.student.vocabulary)
+    step = even_step(config, start.form)
+    network = build_discriminator(config.discriminator, start.form.fps, start.student.vocabulary, step)
     load_weights(network, tensors, path)
     return network.to(config.device).eval()
 

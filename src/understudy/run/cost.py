@@ -17,7 +17,7 @@ from understudy.codecs.wan_files import find_vae
 from understudy.errors import CheckpointError
 from understudy.objectives.afd.config import AFDConfig
 from understudy.objectives.config import OnPolicyConfig
-from understudy.recipes.config import RunConfig, StudentConfig
+from understudy.recipes.config import RunConfig, StudentSection
 from understudy.students.checkpoints.layout import WanSizes
 from understudy.students.checkpoints.start import (
     LatentForm,
@@ -283,7 +283,7 @@ def cost_lines(config: RunConfig) -> list[str]:
     return lines
 
 
-def latent_form(own: StudentConfig, sizes: WanSizes) -> LatentForm:
+def latent_form(own: StudentSection, sizes: WanSizes) -> LatentForm:
     """Return what the recipe's autoencoder makes of clips, or, where it is not there, the one that ``sizes`` belong to."""
     usual = LatentForm(_STRIDES.get(sizes.in_channels, 8))
     if own.codec is None:

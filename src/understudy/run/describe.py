@@ -11,7 +11,7 @@ from understudy.run.checks import check as check_run
 from understudy.run.clips import build_teacher
 from understudy.run.cost import cost_lines
 from understudy.run.folder import main_arm
-from understudy.run.preflight import look, refuse
+from understudy.run.preflight import OWN_FILES, look, refuse
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import intake_notes, notes
 from understudy.run.start import check_settings, load_start
@@ -60,7 +60,7 @@ def _describe_public(config: RunConfig) -> list[str]:
     if wrong := [str(item) for item in found if item.ok is False and not item.missing]:
         raise CheckpointError("\n".join(wrong))
     lines = cost_lines(config)
-    parts = [item for item in found if item.ok is not True and not item.key.startswith(("teacher.", "prompts."))]
+    parts = [item for item in found if item.ok is not True and not item.key.startswith(OWN_FILES)]
     lines += [f"{'not ready' if item.ok is False else 'note'}: {item}" for item in parts]
     asked: dict[str, Callable[[], object]] = {
         "teacher": lambda: build_teacher(config).name,

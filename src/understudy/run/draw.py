@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from understudy.clips import write_mp4
 from understudy.errors import ConfigError
 from understudy.files import ensure_folder
-from understudy.mp4 import FragmentedMp4, Frames
 from understudy.prompts import prompt_id
 from understudy.run.remarks import say_cut
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.students.generate import draw_long_clip, read_given, stream_clip
+from understudy.video.clips import write_mp4
+from understudy.video.mp4 import FragmentedMp4, Frames
 
 
 def generate(

@@ -11,11 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from understudy.errors import StoreError
+from understudy.errors import StoreError, shown
 from understudy.files import write_json_atomic
 from understudy.objectives.gauges import ADVICE, name_regime
 from understudy.reading import Unreadable, json_rows, read_json
-from understudy.shown import shown
 from understudy.tracking.base import Tracking
 from understudy.training.loop import record
 from understudy.training.state import StepReport

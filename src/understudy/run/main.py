@@ -9,14 +9,17 @@ from understudy.errors import CheckpointError
 from understudy.evaluation.report import write_report
 from understudy.files import ensure_folder
 from understudy.objectives.gauges import shortcut_warning
+from understudy.plugins import named
 from understudy.reading import read_json
 from understudy.recipes.config import RunConfig
 from understudy.recipes.files import load_recipe
+from understudy.recipes.own import own_parts
 from understudy.run.arm import save_arm, train_arm
 from understudy.run.checks import check
-from understudy.run.clips import training_clips
+from understudy.run.clips import even_step, remarks, training_clips
 from understudy.run.folder import arm_folder, check_claim, claim, main_arm, summarise
 from understudy.run.identity import config_hash
+from understudy.run.lock import while_holding
 from understudy.run.log import RunLog, verdicts
 from understudy.run.measure import evaluator
 from understudy.run.preflight import refuse
@@ -24,7 +27,6 @@ from understudy.run.process import prepare_process
 from understudy.run.prompts import held_out_prompts, training_prompts
 from understudy.run.remarks import notes
 from understudy.run.start import check_settings, load_start
-from understudy.run_lock import while_holding
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle, load_bundle
 from understudy.tracking.base import Tracker
@@ -53,7 +55,8 @@ def run(config: RunConfig, watchers: Mapping[str, Tracker] | None = None) -> Pat
     claim(config)
     log = RunLog(out)
     values = config.model_dump(mode="json")
-    with closing(open_tracking(config.track, out, config.name, values, log.say)) as log.tracking:
+    tracking = open_tracking(config.track, out, config.name, values, log.say)
+    with named(own_parts(config)), closing(tracking) as log.tracking:
         for name, watcher in (watchers or {}).items():
             log.tracking.add(name, watcher)
         for line in (*map(str, found), *said, *notes(config, bundle)):
@@ -65,9 +68,11 @@ def _stages(config: RunConfig, bundle: Bundle, log: RunLog) -> Path:
     """Do what is left of a run, stage by stage; return its folder."""
     out = config.out
     with log.timed("collecting teacher clips", "collect"):
-        pairs = training_clips(config, bundle.form)
+        pairs = training_clips(config, bundle.form, log.note)
+        for remark in remarks(config):
+            log.note(f"{remark.what}: {remark.text}")
         measuring = evaluator(config, bundle)
-        data = teacher_clips(pairs, bundle.form, bundle.codec)
+        data = teacher_clips(pairs, bundle.form, bundle.codec, even_step(config, bundle.form))
         log.keep("clips", len(pairs))
     with log.timed("measuring the start student and the teacher", "evaluate"):
         log.once("start", lambda: measuring.student("start", bundle.student))
@@ -121,7 +126,12 @@ def evaluate(run_folder: Path, config: RunConfig | None = None) -> dict[str, Any
     if not (run_folder / "config.yaml").is_file() or not (run_folder / "student" / "config.json").is_file():
         raise CheckpointError(f"{run_folder} holds no finished run: run `understudy train` with its recipe first")
     config = (config or load_recipe(run_folder / "config.yaml")).model_copy(update={"out": run_folder})
-    log = RunLog(run_folder)
+    with named(own_parts(config)):
+        return _measured_again(config, RunLog(run_folder))
+
+
+def _measured_again(config: RunConfig, log: RunLog) -> dict[str, Any]:
+    """Measure every arm of a run, and return its summary."""
     bundle = load_start(config)
     measuring = evaluator(config, bundle)
     for name in ("start", *config.compare, main_arm(config)):
@@ -133,5 +143,5 @@ def evaluate(run_folder: Path, config: RunConfig | None = None) -> dict[str, Any
     log.results.pop("teacher", None)
     log.once("teacher", measuring.teacher_floor)
     summarise(config, log)
-    summary: dict[str, Any] = read_json(run_folder / "summary.json")
+    summary: dict[str, Any] = read_json(config.out / "summary.json")
     return summary

@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from understudy.clips import Clip, write_mp4
 from understudy.codecs.base import to_frames, to_tensor
 from understudy.errors import ConfigError
 from understudy.evaluation.metrics import ClipSet, Reference, measure, prepare, to_json
@@ -19,6 +18,7 @@ from understudy.run.clips import collect_held_out
 from understudy.students.base import StudentModule
 from understudy.students.bundle import Bundle
 from understudy.students.generate import draw_clips
+from understudy.video.clips import Clip, write_mp4
 
 _EVALUATION_SEED: Final = 10_000
 
@@ -58,7 +58,7 @@ class Evaluator:
     def drawn_by_teacher(self) -> ClipSet:
         """Return teacher clips through the student's codec, none of them in the reference."""
         groups = tuple(tuple(_round_trip(clip, self.bundle) for clip in clips) for clips in self.teacher.clips)
-        return ClipSet(self.prompts, groups)
+        return ClipSet(self.teacher.prompts, groups)
 
     def _measure(self, name: str, clips: ClipSet) -> dict[str, Any]:
         student = self.bundle.student
@@ -71,8 +71,9 @@ class Evaluator:
             .round()
             .astype(int)
         )
+        drawn = dict(zip(clips.prompts, clips.clips, strict=True))
         for index in shown:
-            for i, clip in enumerate(clips.clips[index][:2]):
+            for i, clip in enumerate(drawn.get(self.prompts[index], ())[:2]):
                 write_mp4(folder / f"{prompt_id(self.prompts[index])}-{i}.mp4", clip)
         texts = {prompt_id(self.prompts[index]): self.prompts[index] for index in shown}
         write_json_atomic(self.folder / "clips" / "prompts.json", texts)
@@ -89,9 +90,21 @@ def evaluator(config: RunConfig, bundle: Bundle) -> Evaluator:
     if not by_prompt:
         raise ConfigError("the teacher delivered no clip of any held-out prompt: nothing can be evaluated")
     prompts = tuple(by_prompt)
-    reference = ClipSet(prompts, tuple(tuple(by_prompt[prompt][settings.floor :]) for prompt in prompts))
-    floor = ClipSet(prompts, tuple(tuple(by_prompt[prompt][: settings.floor]) for prompt in prompts))
+    apart = {prompt: _for_floor(len(clips), settings.floor) for prompt, clips in by_prompt.items()}
+    reference = ClipSet(prompts, tuple(tuple(by_prompt[prompt][apart[prompt] :]) for prompt in prompts))
+    measured = tuple(prompt for prompt in prompts if apart[prompt])
+    if not measured:
+        raise ConfigError(
+            f"the teacher has one clip of each of the {len(prompts)} held-out prompts, such as {prompts[0]!r}: the floor "
+            "needs another one, so give at least two clips of one prompt"
+        )
+    floor = ClipSet(measured, tuple(tuple(by_prompt[prompt][: apart[prompt]]) for prompt in measured))
     return Evaluator(config, bundle, prompts, prepare(in_own_look(reference)), floor, config.out)
+
+
+def _for_floor(clips: int, wanted: int) -> int:
+    """Return how many of a prompt's ``clips`` are measured as if they were a student's; where few, half of them."""
+    return wanted if clips >= wanted + 2 else clips // 2
 
 
 def _round_trip(clip: Clip, bundle: Bundle) -> Clip:

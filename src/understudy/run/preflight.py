@@ -42,6 +42,9 @@ SOURCES: Final = {
 }
 """Where public files come from, about how large they are, and under which licence, by what they are."""
 
+OWN_FILES: Final = ("teacher.", "prompts.")
+"""Beginnings of the keys of files that are the user's own to make."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -76,8 +79,11 @@ def refuse(config: RunConfig) -> list[Look]:
         CheckpointError: something is missing or does not fit.
     """
     found = look(config)
-    if wrong := [str(item) for item in found if item.ok is False]:
-        raise CheckpointError("\n".join(wrong))
+    wrong = [item for item in found if item.ok is False]
+    if any(
+        not item.key.startswith(OWN_FILES) for item in wrong
+    ):  # what is wrong with those alone, their readers say best
+        raise CheckpointError("\n".join(map(str, wrong)))
     return [item for item in found if item.ok is None]
 
 
@@ -100,7 +106,9 @@ def _packages(config: RunConfig) -> Iterator[Look]:
 def _student(config: RunConfig) -> Iterator[Look]:
     """Yield what is found of the start student and its parts."""
     own = config.student
-    public = own.kind == "named" and (own.preset is not None or names_public_checkpoint(own.start))
+    if own.kind == "python":
+        return
+    public = own.preset is not None or names_public_checkpoint(own.start)
     if own.codec is not None:
         path = own.codec.path
         yield _part("student.codec.path", path, "codec", lambda: f"{check_vae(path).place}")
@@ -162,7 +170,7 @@ def _prompts(config: RunConfig) -> Iterator[Look]:
         places |= {"prompts.train": config.prompts.train, "prompts.held_out": config.prompts.held_out}
     for key, path in places.items():
         if not path.exists():
-            yield Look(key, False, f"{path} is missing: it is yours to make", missing=True)
+            yield Look(key, False, f"{path} does not exist: it is yours to make", missing=True)
 
 
 def _judged(config: RunConfig) -> bool:

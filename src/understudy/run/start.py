@@ -1,23 +1,41 @@
 """The start student of a run."""
 
 from dataclasses import replace
+from pathlib import Path
+
+import torch
 
 from understudy import flow
 from understudy.codecs.wan import load_wan_codec
-from understudy.errors import ConfigError, PluginError
+from understudy.errors import ConfigError, PluginError, UnderstudyError
 from understudy.plugins import guarded, load
-from understudy.recipes.config import RunConfig, StudentConfig
-from understudy.students.bundle import Bundle, load_bundle
+from understudy.recipes.config import PythonStudentConfig, RunConfig, StudentSection
+from understudy.students.bundle import Bundle, bundle_form, load_bundle, read_tensors, save_bundle
 from understudy.students.checkpoints.read import names_public_checkpoint
-from understudy.students.checkpoints.start import public_bundle
+from understudy.students.checkpoints.start import chosen_preset, clip_form, public_bundle
 from understudy.students.umt5 import UMT5Text
+from understudy.video.clips import ClipForm
+
+
+def start_form(config: RunConfig) -> ClipForm | None:
+    """Return the clips that the recipe's student draws, without loading it; None when that is not known yet."""
+    if isinstance(config.student.given, Bundle):
+        return config.student.given.form
+    if config.student.kind == "python":
+        return None
+    try:
+        if config.student.preset is not None:
+            return clip_form(config.student, chosen_preset(config.student))
+        return bundle_form(config.student.start)
+    except UnderstudyError:  # whoever loads the student says what is wrong
+        return None
 
 
 def load_start(config: RunConfig) -> Bundle:
     """Return the start student with the recipe's levels, window and sink, on its device."""
     codec, text = config.student.codec, config.student.text
     check_settings(config)
-    if config.student.kind == "python":
+    if isinstance(config.student, PythonStudentConfig) or config.student.given is not None:
         return _settled(config, _own(config.student))
     placed = None if codec is None else load_wan_codec(codec.path, codec.dtype, codec.tile)
     if config.student.preset is not None or names_public_checkpoint(config.student.start):
@@ -33,14 +51,33 @@ def load_start(config: RunConfig) -> Bundle:
     return _settled(config, bundle)
 
 
-def _own(section: StudentConfig) -> Bundle:
-    """Return the bundle that the section holds or that the user's function makes."""
-    call = str(section.call)
-    made = section.given
-    if made is None:
-        made = guarded(f"student {call}", load(call, "student"), **section.settings)
+def keep_start(config: RunConfig) -> None:
+    """Write a start student that was given from Python to where the recipe names it, so that the run's folder is whole.
+
+    Raises:
+        ConfigError: another one is there already.
+    """
+    bundle, folder = config.student.given, Path(config.student.start)
+    if not isinstance(bundle, Bundle):
+        return
+    if (folder / "config.json").is_file():
+        kept, own = read_tensors(folder / "student.safetensors"), bundle.student.state_dict()
+        if kept.keys() != own.keys() or not all(torch.equal(kept[name], own[name].cpu()) for name in kept):
+            raise ConfigError(f"{config.out} holds a run that began with another student: give another out")
+        return
+    save_bundle(bundle, folder)
+
+
+def _own(section: StudentSection) -> Bundle:
+    """Return the bundle that the section holds or that the user's function makes, to be drawn from as it is."""
+    made, label = section.given, "student"
+    if isinstance(section, PythonStudentConfig):
+        label = f"student {section.call}"
+        made = guarded(label, made or load(section.call, "student"), **section.settings)
     if not isinstance(made, Bundle):
-        raise PluginError(f"student {call} made a {type(made).__name__}, not an understudy.Bundle")
+        raise PluginError(f"{label} made a {type(made).__name__}, not an understudy.Bundle")
+    made.student.eval().requires_grad_(False)
+    made.codec.eval().requires_grad_(False)
     return made
 
 

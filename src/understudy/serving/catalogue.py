@@ -9,13 +9,13 @@ import numpy as np
 
 from understudy import flow
 from understudy.errors import ConfigError, PromptRejected
-from understudy.mp4 import Frames
-from understudy.prompts import checked, normalise
+from understudy.prompts import clean, normalise
 from understudy.serving.protocol import StudentFacts
 from understudy.serving.scheduler import Limits
 from understudy.students.bundle import Bundle
 from understudy.students.generate import ClipStream, Drawn
 from understudy.students.text import cut_prompts
+from understudy.video.mp4 import Frames
 
 
 class SideBySide:
@@ -113,7 +113,7 @@ class Catalogue:
             ConfigError: it is empty, holds control characters, or is longer than a student's text encoder reads.
             PromptRejected: it holds a denied word.
         """
-        prompt, most = checked(text, "a prompt"), self.limits.prompt_chars
+        prompt, most = clean(text, "a prompt"), self.limits.prompt_chars
         if not 0 < len(prompt) <= most:
             raise ConfigError(f"a prompt has 1 to {most} characters, got {len(prompt)}")
         if self._denied is not None and self._denied.search(prompt.casefold()):

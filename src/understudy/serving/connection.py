@@ -11,11 +11,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from understudy.errors import ConfigError, UnderstudyError
-from understudy.mp4 import FragmentedMp4, Frames
 from understudy.serving import protocol
 from understudy.serving.catalogue import Catalogue, Plan, Settings
 from understudy.serving.scheduler import Scheduler, Session, waker
 from understudy.students.generate import given_frames
+from understudy.video.mp4 import FragmentedMp4, Frames
 
 _LOG = logging.getLogger(__name__)
 _TOO_MANY_ERRORS = 10

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from understudy.errors import ConfigError, UnderstudyError
-from understudy.mp4 import Frames, Mp4Encoder
 from understudy.serving.catalogue import Plan
 from understudy.serving.scheduler import Refused, Scheduler, Session, waker
+from understudy.video.mp4 import Frames, Mp4Encoder
 
 _LOG = logging.getLogger(__name__)
 

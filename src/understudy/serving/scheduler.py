@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from understudy.errors import UnderstudyError
-from understudy.mp4 import Frames
+from understudy.video.mp4 import Frames
 
 _LOG = logging.getLogger(__name__)
 

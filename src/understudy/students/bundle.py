@@ -1,10 +1,11 @@
 """A student that can be used: network, codec, sampler and clip form in one folder of safetensors and JSON.
 
-Loading never executes code. The package ships ``builtin:frame`` and ``builtin:block``, few-step start students, and
-``builtin:base``, an undistilled one of the same recipe.
+Loading never executes code. The package ships ``builtin:frame`` and ``builtin:block``, few-step start students, which share
+one codec; the repository also has ``builtin:base``, an undistilled one of the same recipe.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import lzma
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,31 +13,26 @@ from typing import Any, Final
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
 from understudy import flow
-from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule, latent_frames
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
+from understudy.codecs.spec_fields import MOST_FRAMES
 from understudy.codecs.wan import WanCodec, load_wan_codec
 from understudy.errors import CheckpointError, ConfigError, UnderstudyError
 from understudy.files import ensure_folder, write_bytes_atomic, write_json_atomic
 from understudy.reading import Unreadable, open_regular, read_json
-from understudy.spec_fields import MOST_FRAMES
-from understudy.students.anyflow import AnyFlowStudent
 from understudy.students.base import StudentModule
-from understudy.students.transformer import CausalVideoTransformer
-from understudy.students.wan.model import WanStudent
+from understudy.students.kinds import student_kind
+from understudy.video.clips import ClipForm
 
 BUILTIN: Final = "builtin:"
+SHARED_CODEC: Final = "builtin:codec"
+_ASSETS: Final = Path(__file__).parent.parent / "assets"
 _FORMAT: Final = 1
 # By the names in config.json; an entry that needs an extra imports it when it is asked for.
-_STUDENTS: Final[dict[str, type[StudentModule]]] = {
-    CausalVideoTransformer.kind: CausalVideoTransformer,
-    AnyFlowStudent.kind: AnyFlowStudent,
-    WanStudent.kind: WanStudent,
-}
 _CODECS: Final[dict[str, Callable[[Mapping[str, Any]], CodecModule]]] = {
     SmallCodec.kind: lambda config: SmallCodec(SmallCodecSpec(**config)),
     WanCodec.kind: lambda config: load_wan_codec(**_wan_codec(**config)),
@@ -124,12 +120,13 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
     folder = bundle_folder(str(name))
     config = _read_config(folder)
     try:
-        kind, sizes = _STUDENTS[config["kind"]], config["student"]
+        kind, sizes = student_kind(config["kind"]), config["student"]
         own_kind, own_sizes = config.get("codec_kind", SmallCodec.kind), config["codec"]
-        _check_depth(sizes, len(shapes_of(folder / "student.safetensors")), folder)
-        _check_fit(lambda: kind.from_config(sizes), folder / "student.safetensors")
+        path, codec_path = _file(folder, "student"), _codec_file(folder, config.get("codec_weights"))
+        _check_depth(sizes, len(shapes_of(path)), folder)
+        _check_fit(lambda: kind.from_config(sizes), path)
         if codec is None and own_kind == SmallCodec.kind:
-            _check_fit(lambda: _CODECS[own_kind](own_sizes), folder / "codec.safetensors")
+            _check_fit(lambda: _CODECS[own_kind](own_sizes), codec_path)
         student = kind.from_config(sizes)
         own = codec or _CODECS[own_kind](own_sizes)
         form = _form(config["form"])
@@ -142,12 +139,27 @@ def load_bundle(name: str | Path, codec: CodecModule | None = None) -> Bundle:
         raise CheckpointError(
             f"{folder / 'config.json'} does not describe a student ({reason}): save it again"
         ) from None
-    load_weights(student, read_tensors(folder / "student.safetensors"), folder / "student.safetensors")
+    load_weights(student, read_tensors(path), path)
     if codec is None and own.ships_weights:
-        load_weights(own, read_tensors(folder / "codec.safetensors"), folder / "codec.safetensors")
+        load_weights(own, read_tensors(codec_path), codec_path)
     levels = flow.level_lists(config["levels"])
     sampler = levels[0] if len(levels) == 1 else levels
     return Bundle(student.eval().requires_grad_(False), own.eval().requires_grad_(False), sampler, form, str(name))
+
+
+def bundle_form(name: str | Path) -> ClipForm:
+    """Return the clips that a bundle's student draws, without loading its weights.
+
+    Raises:
+        CheckpointError: the folder is missing or its ``config.json`` does not say.
+    """
+    folder = bundle_folder(str(name))
+    try:
+        return ClipForm(**_read_config(folder)["form"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} does not describe a student ({error}): save it again"
+        ) from error
 
 
 def _check_depth(sizes: Mapping[str, Any], tensors: int, folder: Path) -> None:
@@ -202,24 +214,51 @@ def _check_form(form: ClipForm, student: StudentModule, codec: CodecModule) -> N
 def bundle_folder(name: str) -> Path:
     """Return the folder a bundle name stands for: builtin, a bundle folder, or a run folder's final student."""
     if name.startswith(BUILTIN):
-        assets = Path(__file__).parent.parent / "assets"
-        folder = assets / name.removeprefix(BUILTIN)
-        if not folder.is_dir():
-            known = ", ".join(sorted(BUILTIN + path.parent.name for path in assets.glob("*/config.json")))
-            raise CheckpointError(f"there is no built-in student {name!r}; choose one of {known}")
-        return folder
+        known = [path.parent.name for path in sorted(_ASSETS.glob("*/config.json"))]
+        if (short := name.removeprefix(BUILTIN)) not in known:
+            raise CheckpointError(f"there is no built-in student {name!r}; {_advice(short, known)}")
+        return _ASSETS / short
     folder = Path(name)
     return folder / "student" if (folder / "student" / "config.json").is_file() else folder
+
+
+def _advice(short: str, known: Sequence[str]) -> str:
+    if short == "base":  # left out of the wheel for its size: only rows of the suites start from it
+        return "it comes with the repository, not with the wheel: install a checkout with pip install -e ."
+    return f"choose one of {', '.join(BUILTIN + name for name in known)}"
+
+
+def is_bundle(name: str) -> bool:
+    """Return whether ``name`` is a bundle, built in or a folder; no public checkpoint."""
+    return name.startswith(BUILTIN) or _file(bundle_folder(name), "student").is_file()
+
+
+def _file(folder: Path, part: str) -> Path:
+    """Return the file of a part's weights; those that ship are packed, with a context for each byte of a float16."""
+    return folder / f"{part}.safetensors{'.xz' if folder.is_relative_to(_ASSETS) else ''}"
+
+
+def _codec_file(folder: Path, shared: object) -> Path:
+    """Return the file of a bundle's codec weights: its own, or the one file that built-in students share, by its name."""
+    if shared is None:
+        return _file(folder, "codec")
+    if shared != SHARED_CODEC:  # a name, never a path: a bundle from elsewhere reads nothing else on this disk
+        raise CheckpointError(
+            f"{folder / 'config.json'} says codec_weights {shared!r}, but only {SHARED_CODEC!r} can be shared: save it again"
+        )
+    return _file(_ASSETS, "codec")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file of tensors such as [D, D]; CheckpointError in one line when it is missing or damaged."""
     with _safetensors(path):
-        return load_file(path)
+        return load(lzma.decompress(path.read_bytes())) if path.suffix == ".xz" else load_file(path)
 
 
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the tensors in a safetensors file by name, from its header; see `read_tensors`."""
+    if path.suffix == ".xz":  # what ships is small
+        return {key: tuple(tensor.shape) for key, tensor in read_tensors(path).items()}
     with _safetensors(path), safetensors.safe_open(path, "pt") as file:
         return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
@@ -232,7 +271,7 @@ def _safetensors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing: the folder holds no whole student or checkpoint") from error
-    except (OSError, Unreadable, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, Unreadable, ValueError, lzma.LZMAError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"{path} is damaged ({error}): restore it from a copy or an earlier checkpoint"
         ) from error
@@ -248,7 +287,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
 
 def own_state(module: nn.Module) -> dict[str, Tensor]:
     """Return the state dict of ``module`` without what it borrows from the start student; see ``students.lora``."""
-    borrowed: frozenset[str] = getattr(module, "borrowed", frozenset())
+    borrowed = module.borrowed if isinstance(module, StudentModule) else frozenset()
     return {key: tensor for key, tensor in module.state_dict().items() if key not in borrowed}
 
 

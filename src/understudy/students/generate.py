@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip, ClipForm, decode_image, is_picture, read_file, resample
 from understudy.codecs.base import latent_frames, to_frames, to_tensor
 from understudy.errors import ConfigError
-from understudy.ingest.guard import probe_bytes, read_bytes
-from understudy.mp4 import Frames
 from understudy.students.base import block_sizes
 from understudy.students.bundle import Bundle
 from understudy.students.rollout import SeededNoise, clips_at_once, roll_clip, rollout
+from understudy.video.clips import Clip, ClipForm, decode_image, is_picture, read_file, resample
+from understudy.video.ingest.guard import probe_bytes, read_bytes
+from understudy.video.mp4 import Frames
 
 
 @torch.no_grad()

@@ -27,22 +27,22 @@ BASE: Final = "base.json"
 _NAME: Final = "default"
 _PREFIX: Final = "base_model.model."
 
-M = TypeVar("M", bound=nn.Module)
+S = TypeVar("S", bound=StudentModule)
 
 
-def fork(policy: M) -> M:
+def fork(policy: S) -> S:
     """Return a frozen copy of ``policy``: what it trains is copied, what is frozen in it is shared."""
     tensors = (*policy.parameters(), *policy.buffers())
     memo: dict[int, Any] = {id(t): t for t in tensors if not t.requires_grad} if has_adapter(policy) else {}
     return copy.deepcopy(policy, memo).requires_grad_(False)
 
 
-def on_base(base: M) -> M:
+def on_base(base: S) -> S:
     """Return a frozen module on the same storage as ``base``: the reference policy, adapters off."""
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in base.parameters()}
     memo |= {id(b): b for b in base.buffers()}
     view = copy.deepcopy(base, memo)
-    view.borrowed = frozenset(view.state_dict())  # type: ignore[assignment]
+    view.borrowed = frozenset(view.state_dict())
     return view
 
 
@@ -69,8 +69,8 @@ def adapted(base: StudentModule, lora: LoraConfig, seed: int) -> StudentModule:
         if parameter.requires_grad:  # small steps vanish in the half precision that a base may have
             parameter.data = parameter.data.float()
     own = {name for name, tensor in student.state_dict(keep_vars=True).items() if tensor.requires_grad}
-    student.borrowed = frozenset(student.state_dict().keys() - own)  # type: ignore[assignment]
-    student.adapter = {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": targets}  # type: ignore[assignment]
+    student.borrowed = frozenset(student.state_dict().keys() - own)
+    student.adapter = {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": targets}
     return student
 
 
@@ -92,9 +92,9 @@ def lora_targets(student: nn.Module, wanted: tuple[str, ...] | None) -> list[str
     return [name for name in linear if any(f".{name}".endswith(f".{end}") for end in wanted)]
 
 
-def has_adapter(student: nn.Module) -> bool:
+def has_adapter(student: StudentModule) -> bool:
     """Return whether ``student`` carries adapters."""
-    return hasattr(student, "adapter")
+    return student.adapter is not None
 
 
 def merged(student: StudentModule, weights: Mapping[str, Tensor] | None = None) -> StudentModule:
@@ -120,7 +120,7 @@ def merged(student: StudentModule, weights: Mapping[str, Tensor] | None = None) 
                 parameter.copy_(weights[name])
             if name in deltas:
                 parameter.add_(deltas[name].to(parameter.device, torch.float32))
-    del plain.borrowed, plain.adapter
+    plain.borrowed, plain.adapter = frozenset(), None
     return plain.requires_grad_(False)
 
 
@@ -143,12 +143,12 @@ def save_adapter(
         first: names the adapter that had been merged into ``base`` before, if any.
         alpha: the strength that this one was given, if it was.
     """
-    settings: Mapping[str, Any] = student.adapter  # type: ignore[assignment]
+    assert student.adapter is not None
     ensure_folder(folder)
     write_bytes_atomic(folder / WEIGHTS, save(adapter_tensors(student), {"format": "pt"}))
     named = base if first is None else f"{base} with {first} merged"
     head = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": named, "inference_mode": True}
-    write_json_atomic(folder / SETTINGS, {**head, **settings, "lora_dropout": 0.0, "bias": "none"})
+    write_json_atomic(folder / SETTINGS, {**head, **student.adapter, "lora_dropout": 0.0, "bias": "none"})
     write_json_atomic(folder / BASE, {"start": base, "adapter": first, "adapter_alpha": alpha})
 
 

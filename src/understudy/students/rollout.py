@@ -1,9 +1,8 @@
 """The one rollout: training collects it, ``generate`` writes it, a server streams it.
 
 Few-step sampling as in Self-Forcing (2506.08009): at every warped level predict x_0, re-noise to the next level with
-fresh noise, and commit the clean block to the cache. A student with a ``step`` of its own (a flow map's Euler step from
-one level to the next) is asked for that instead, and no noise is added. Levels are given as the sampler visits them,
-from 1 downwards.
+fresh noise, and commit the clean block to the cache. A flow map, which does not ``renoise``, goes on from where its step
+led. Levels are given as the sampler visits them, from 1 downwards.
 """
 
 import math
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from understudy import flow
 from understudy.errors import ConfigError
-from understudy.students.base import Student, block_size
+from understudy.students.base import StudentModule, block_size, remembered
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 """(block index, step index, shape [B, b, C, h, w]) -> standard normal noise: seeded, recorded, or any callable."""
@@ -27,7 +26,7 @@ Switch = Callable[[int, Any], Any]
 """(block index, cache) -> the conditioning to go on with, or None to keep the one that holds."""
 
 
-def clips_at_once(student: Student, frames: int) -> int:
+def clips_at_once(student: StudentModule, frames: int) -> int:
     """Return how many clips of ``frames`` latent frames are drawn together: the cache of a large one fills gigabytes."""
     return max(1, _NUMBERS_AT_ONCE // (frames * math.prod(student.latent_shape)))
 
@@ -99,7 +98,7 @@ class Start:
 
 @torch.no_grad()
 def rollout(
-    student: Student,
+    student: StudentModule,
     text: Any,
     batch: int,
     levels: Sequence[float] | Sequence[Sequence[float]],
@@ -124,7 +123,7 @@ def rollout(
         on_state: told every noised state x_t the sampler visits.
         given: clean first frames [B, f, C, h, w] in whole blocks (image or video to video); they are yielded as they are.
         switch: asked before every block for another conditioning. The past is cached anew under a new one: the picture
-            goes on, what it attends to says the new prompt. Needs a student with ``recache``.
+            goes on, what it attends to says the new prompt.
 
     Raises:
         ConfigError: ``start`` is too short or ``given`` ends inside a block.
@@ -140,7 +139,7 @@ def rollout(
             cache = student.commit(previous, text, cache)
         changed = None if switch is None else switch(index, cache)
         if changed is not None and changed is not text:
-            text, cache = changed, student.recache(history, changed, drawn, cache)  # type: ignore[attr-defined]
+            text, cache = changed, student.recache(history, changed, drawn, cache)
         if start is not None and drawn + size > start.latents.shape[1]:
             raise ConfigError(
                 f"a start of {start.latents.shape[1]} latent frames ends before frame {drawn + size} of the "
@@ -159,11 +158,11 @@ def rollout(
         previous = x0
         index, drawn = index + 1, drawn + size
         if switch is not None:
-            history = student.remembered([*history, x0])  # type: ignore[attr-defined]
+            history = remembered(student, [*history, x0])
 
 
 def _draw_block(
-    student: Student,
+    student: StudentModule,
     text: Any,
     cache: Any,
     levels: Sequence[float] | Sequence[Sequence[float]],
@@ -175,27 +174,23 @@ def _draw_block(
     on_state: OnState | None,
 ) -> Tensor:
     """Return the clean block ``index`` of ``shape`` [B, b, C, h, w], whose first frame is frame ``drawn``."""
-    stepper = getattr(student, "step", None)
     eps = noise(index, 0, shape).to(student.device)
     x0 = torch.zeros_like(eps) if start is None else start.latents[:, drawn : drawn + shape[1]]
     own = flow.levels_of_block(levels, index)
     for step, level in enumerate(own):
         t = torch.full((), level, dtype=eps.dtype, device=eps.device).expand(shape[:2])
         x_t = x0
-        if stepper is None or step == 0:
+        if student.renoises or step == 0:
             x_t = flow.interpolate(x0, eps if step == 0 else noise(index, step, shape).to(eps), t)
         if on_state is not None:
             on_state(step, x_t, t)
-        if stepper is None:
-            x0 = flow.x0_from_velocity(x_t, student.velocity(x_t, t, text, cache), t)
-        else:
-            after = torch.full_like(t, own[step + 1] if step + 1 < len(own) else 0.0)
-            x0 = stepper(x_t, t, after, text, cache)
+        after = torch.full_like(t, own[step + 1] if step + 1 < len(own) else 0.0)
+        x0 = student.step(x_t, t, after, text, cache)
     return x0
 
 
 def roll_clip(
-    student: Student,
+    student: StudentModule,
     text: Any,
     batch: int,
     levels: Sequence[float] | Sequence[Sequence[float]],
@@ -210,7 +205,7 @@ def roll_clip(
 
 
 def roll_chain(
-    student: Student,
+    student: StudentModule,
     text: Any,
     batch: int,
     levels: Sequence[float] | Sequence[Sequence[float]],

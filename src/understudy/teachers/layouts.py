@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from understudy.errors import ConfigError
-from understudy.ingest.tars import VIDEO_SUFFIXES, TarClip, tar_clips
-from understudy.prompts import PROMPT_COLUMNS, checked
+from understudy.prompts import PROMPT_COLUMNS, clean
 from understudy.tables import TABLES, cell, read_lines, read_object, read_table, read_text
+from understudy.video.ingest.tars import VIDEO_SUFFIXES, TarClip, tar_clips
 
 FILE_COLUMNS: Final = (
     *("file", "file_name", "filename", "video", "path", "video_path"),
@@ -137,7 +137,7 @@ def _whole(folder: Path, root: Path, layout: Layout) -> bool:
     for tar in tars:
         for clip in tar_clips(tar):
             if clip.prompt:
-                layout.clips.append(Found(clip.key, clip, checked(clip.prompt, f"{tar} sample {clip.key!r}")))
+                layout.clips.append(Found(clip.key, clip, clean(clip.prompt, f"{tar} sample {clip.key!r}")))
             else:
                 layout.leave(f"{clip.key} in {tar.name}", f"no prompt for sample {clip.key!r}; add {clip.key}.txt")
     if tars:
@@ -211,7 +211,7 @@ def _add(name: str, text: str, where: str, folder: Path, root: Path, layout: Lay
     """
     line = Path(where).name
     try:
-        prompt = checked(text, where)
+        prompt = clean(text, where)
     except ConfigError as error:
         return layout.leave(line, str(error))
     if not name or not prompt:
@@ -287,7 +287,7 @@ def _files(folder: Path, root: Path, layout: Layout) -> None:
             )
             continue
         try:
-            prompt = _beside(beside[file]) if file in beside else checked(named[file], f"the name of {file}")
+            prompt = _beside(beside[file]) if file in beside else clean(named[file], f"the name of {file}")
         except ConfigError as error:
             layout.leave(_name(file, root), str(error))
             continue
@@ -320,5 +320,5 @@ def _text_of(file: Path, root: Path) -> Path | None:
 def _beside(text: Path) -> str:
     """Return the prompt in a text file, or in the JSON object that a file holds."""
     if text.suffix != ".json":
-        return checked(read_text(text, "prompt"), str(text))
-    return checked(cell(read_object(text, "prompt"), PROMPT_COLUMNS), str(text))
+        return clean(read_text(text, "prompt"), str(text))
+    return clean(cell(read_object(text, "prompt"), PROMPT_COLUMNS), str(text))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from json import detect_encoding
 from typing import Any
 
-from understudy.files import clean, read_json
+from understudy.tables import mended, read_json
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Reply:
         try:
             return cls(status, read_json(text), text)
         except ValueError:
-            return cls(status, None, clean(text))
+            return cls(status, None, mended(text))
 
     @property
     def reason(self) -> str:
@@ -39,7 +39,7 @@ class Reply:
 
 def one_line(said: object, most: int = 300) -> str:
     """Return what a service said as one short line without control characters."""
-    text = clean(str(said)[: 4 * most])
+    text = mended(str(said)[: 4 * most])
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:most]
 
 

@@ -242,7 +242,7 @@ class WireTeacher:
         if self._shape.numeric_ids and isinstance(job, int) and not isinstance(job, bool):
             job = str(job)
         fits = isinstance(job, str) and len(job) <= _LONGEST_ID and job.isprintable() and not re.search(r"\s", job)
-        return job if fits and job.strip("./\\") else ""
+        return job if fits and job.strip("./\\") and "\ufffd" not in job else ""
 
     def _names(self, handle: str) -> dict[str, str]:
         if not self._shape.keep:

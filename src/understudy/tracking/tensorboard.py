@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from understudy.clips import read_mp4
 from understudy.errors import MissingExtra
+from understudy.video.clips import read_mp4
 
 
 class TensorBoard:

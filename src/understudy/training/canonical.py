@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip, resample
 from understudy.codecs.base import Codec, to_tensor
 from understudy.flow import Levels, level_lists
-from understudy.students.base import Student, StudentModule
+from understudy.students.base import StudentModule
 from understudy.students.bundle import ClipForm
 from understudy.students.rollout import SeededNoise, Start, roll_clip
+from understudy.video.clips import Clip, resample
 
 _NEXT_COPY = 1_000_003  # seeds apart, so that drawing a clip again draws it with other noise
 
@@ -64,7 +64,7 @@ def levels_below(level: float, sampler: Levels) -> Levels:
 
 @torch.no_grad()
 def rerender(
-    student: Student,
+    student: StudentModule,
     latents: Tensor,
     prompts: Sequence[str],
     levels: Levels,

@@ -18,10 +18,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from understudy import __version__
-from understudy.errors import CheckpointError, UnderstudyError
+from understudy.errors import CheckpointError, UnderstudyError, shown
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sync, write_bytes_atomic, write_json_atomic
 from understudy.reading import Unreadable, open_regular, read_json
-from understudy.shown import shown
 from understudy.students.bundle import load_weights, own_state, read_tensors
 from understudy.training.state import TrainState
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from understudy.clips import Clip
 from understudy.codecs.base import Codec
 from understudy.errors import ConfigError
 from understudy.students.bundle import ClipForm
 from understudy.training.canonical import encode_clips
+from understudy.video.clips import Clip
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class TeacherClips:
         prompts: the different prompts, P of them.
         latents: [N, F, C, h, w].
         rows: for every prompt the rows of its clips in ``latents``.
+        even_step: every how many frames they move evenly; more than 1 where their own rate is no multiple of the student's.
     """
 
     prompts: tuple[str, ...]
     latents: Tensor
     rows: tuple[tuple[int, ...], ...]
+    even_step: int = 1
 
     @property
     def row_prompts(self) -> list[str]:
@@ -65,8 +67,8 @@ class TeacherClips:
         return rows
 
 
-def teacher_clips(pairs: Sequence[tuple[str, Clip]], form: ClipForm, codec: Codec) -> TeacherClips:
-    """Bring (prompt, clip) pairs to canonical form and encode them.
+def teacher_clips(pairs: Sequence[tuple[str, Clip]], form: ClipForm, codec: Codec, even_step: int = 1) -> TeacherClips:
+    """Bring (prompt, clip) pairs to canonical form and encode them; see `TeacherClips` for ``even_step``.
 
     Raises:
         ConfigError: there is no clip at all.
@@ -78,4 +80,4 @@ def teacher_clips(pairs: Sequence[tuple[str, Clip]], form: ClipForm, codec: Code
     for row, (prompt, _) in enumerate(pairs):
         rows.setdefault(prompt, []).append(row)
     latents = encode_clips([clip for _, clip in pairs], form, codec)
-    return TeacherClips(tuple(rows), latents, tuple(tuple(r) for r in rows.values()))
+    return TeacherClips(tuple(rows), latents, tuple(tuple(r) for r in rows.values()), even_step)

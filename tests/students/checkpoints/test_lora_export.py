@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from understudy.cli import main
-from understudy.clips import ClipForm
 from understudy.codecs.small import SmallCodec, SmallCodecSpec
 from understudy.recipes.config import LoraConfig
 from understudy.students.bundle import Bundle, save_bundle
@@ -23,6 +22,7 @@ from understudy.students.checkpoints.write import write_diffusers, write_self_fo
 from understudy.students.lora import adapted, merged, save_adapter
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import preset
+from understudy.video.clips import ClipForm
 
 peft = pytest.importorskip("peft")
 RANK = 4

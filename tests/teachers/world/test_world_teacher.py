@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from understudy.clips import decode_mp4
 from understudy.errors import ConfigError, PromptRejected
 from understudy.teachers.base import ClipParams, Teacher
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.physics import Law, freedom, simulate
 from understudy.teachers.world.teacher import WorldTeacher
+from understudy.video.clips import decode_mp4
 
 PROMPT = "a small red ball is dropped"
 SMALL = WorldTeacher(size=24, frames=8, fps=12.0)

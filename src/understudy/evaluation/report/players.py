@@ -13,10 +13,10 @@ from typing import Final
 
 from PIL import Image
 
-from understudy.clips import Clip, read_mp4
 from understudy.errors import ClipError
 from understudy.evaluation.report.record import Record
 from understudy.reading import read_json
+from understudy.video.clips import Clip, read_mp4
 
 _SIDE: Final = 144  # px of the longer side on the page, at least
 _LARGEST: Final = 288

@@ -53,7 +53,7 @@ class GANUpdate:
             # What was drawn again by the start student is judged as if that were the identity.
             drawn = adversary.codec.decode(losses.straight_through(own.judged[rows], x0)).clamp(0, 1)
             text = network.encode_text(texts)
-            fake = network.logits(network.prepare(drawn) + jitter[0, rows], text)
+            fake = network.logits(network.view(drawn) + jitter[0, rows], text)
             with torch.no_grad():
                 wanted = network.logits(real[rows] + jitter[1, rows], text)
             verdict = losses.paired_loss(fake, wanted).mean()

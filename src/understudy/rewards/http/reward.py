@@ -2,18 +2,19 @@
 
 import base64
 import ipaddress
-import math
+import json
 import os
 import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from understudy.clips import Clip, encode_mp4, encode_png
 from understudy.errors import ConfigError, MissingExtra, PluginError
 from understudy.rewards.http.config import HttpRewardConfig
+from understudy.video.clips import Clip, encode_mp4, encode_png
 
 _LONGEST_ANSWER = 1 << 20  # bytes; a score is a few
+_LARGEST = 1e18  # of a score: it is squared in float32
 
 
 class HttpReward:
@@ -66,33 +67,49 @@ class HttpReward:
             if attempt:
                 time.sleep(min(10.0, 2.0**attempt / 2))
             try:
-                reply = self._client.post(url, json=body)
-            except httpx.HTTPError as error:
+                status, content = self._reply(body)
+            except (httpx.HTTPError, TimeoutError) as error:
                 why = f"{type(error).__name__}: {error}"
                 continue
-            if reply.status_code == 200 and len(reply.content) <= _LONGEST_ANSWER:
+            if status == 200:
                 try:
-                    return reply.json()
+                    return json.loads(content)
                 except ValueError:
-                    raise PluginError(f"reward {url} did not answer JSON: {_short(reply.text)}") from None
-            why = f"status {reply.status_code}: {_short(reply.text)}"
-            if reply.status_code < 500 and reply.status_code != 429:
+                    raise PluginError(f"reward {url} did not answer JSON: {_short(content)}") from None
+            why = f"status {status}: {_short(content)}"
+            if status < 500 and status != 429:
                 break
         raise PluginError(
             f"reward {url} gave no scores ({why}); the last checkpoint is intact, the same command goes on"
         )
+
+    def _reply(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Return status and body of one answer.
+
+        Raises:
+            TimeoutError: it took longer than allowed, whatever came on the way. PluginError: it is too long.
+        """
+        until, content = time.monotonic() + self._config.timeout, bytearray()
+        with self._client.stream("POST", self._config.url, json=body) as reply:
+            for chunk in reply.iter_bytes():
+                content += chunk
+                if len(content) > _LONGEST_ANSWER:
+                    raise PluginError(f"reward {self._config.url} answered more than {_LONGEST_ANSWER >> 20} MiB")
+                if time.monotonic() > until:
+                    raise TimeoutError(f"no whole answer in {self._config.timeout:g} s")
+            return reply.status_code, bytes(content)
 
     def _scores(self, answer: Any, count: int) -> list[float]:
         found = answer.get("scores") if isinstance(answer, dict) else None
         if not isinstance(found, list) or len(found) != count:
             what = f"{len(found)} scores" if isinstance(found, list) else "no list named scores"
             raise PluginError(f"reward {self._config.url} answered {what} for {count} clips")
-        numbers = [score for score in found if isinstance(score, int | float) and math.isfinite(score)]
+        numbers = [float(score) for score in found if type(score) in (int, float) and abs(score) <= _LARGEST]
         if len(numbers) != count:
             raise PluginError(
-                f"reward {self._config.url} answered scores that are not finite numbers: {_short(str(found))}"
+                f"reward {self._config.url} answered scores that are not finite numbers: {_short(str(found).encode())}"
             )
-        return [float(score) for score in numbers]
+        return numbers
 
 
 def build(config: HttpRewardConfig) -> HttpReward:
@@ -101,10 +118,14 @@ def build(config: HttpRewardConfig) -> HttpReward:
 
 
 def _check_address(config: HttpRewardConfig) -> None:
-    parts = urlsplit(config.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(config.url)
+        host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        host = None
+    if not host:
         raise ConfigError(f"reward url {config.url!r} is no address; write it as https://host/path")
-    if parts.scheme == "http" and not config.plain_http and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not config.plain_http and not _is_loopback(host):
         raise ConfigError(
             f"reward url {config.url} is plain http to another machine, which anybody between can read and change: use "
             "https, or set plain_http for a server in your own network"
@@ -122,5 +143,6 @@ def _text(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _short(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)[:200]
+def _short(content: bytes) -> str:
+    text = content[:400].decode("utf-8", "replace")
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]

@@ -187,7 +187,7 @@ el("stop").addEventListener("click", () => { send({ type: "stop" }); el("prompt"
 el("save").addEventListener("click", () => {
   const link = document.createElement("a"), url = URL.createObjectURL(new Blob([last.header, ...last.kept.map((one) => one[1])], { type: "video/mp4" }));
   link.href = url;
-  link.download = "understudy.mp4";
+  link.download = "understudy.video.mp4";
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 });

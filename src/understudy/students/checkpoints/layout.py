@@ -13,8 +13,8 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from understudy.codecs.spec_fields import MOST
 from understudy.errors import CheckpointError
-from understudy.spec_fields import MOST
 
 Layout = Literal["original", "diffusers"]
 

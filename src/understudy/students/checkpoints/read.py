@@ -17,7 +17,7 @@ from torch import Tensor
 from understudy.errors import CheckpointError
 from understudy.files import load_plain, load_tensors
 from understudy.reading import Unreadable, read_json
-from understudy.students.bundle import BUILTIN, bundle_folder, check_tensors
+from understudy.students.bundle import check_tensors, is_bundle
 from understudy.students.checkpoints.card import is_ours
 from understudy.students.checkpoints.layout import Layout, WanSizes, layout_of, renamed, shapes, sizes_of
 from understudy.students.checkpoints.quantised import dequantised
@@ -78,9 +78,7 @@ def is_public_checkpoint(path: Path) -> bool:
 
 def names_public_checkpoint(source: str) -> bool:
     """Return whether ``source`` is a public checkpoint, not a bundle: folders are told apart by their files."""
-    if source.startswith(BUILTIN) or (bundle_folder(source) / "student.safetensors").is_file():
-        return False
-    return is_public_checkpoint(Path(source))
+    return not is_bundle(source) and is_public_checkpoint(Path(source))
 
 
 def read_checkpoint(

@@ -5,18 +5,18 @@ from typing import Any, Final
 
 import torch
 
-from understudy.clips import ClipForm
 from understudy.codecs.base import CodecModule
 from understudy.codecs.wan import WanCodec
 from understudy.errors import CheckpointError, ConfigError
-from understudy.recipes.config import StudentConfig
+from understudy.recipes.config import StudentSection
 from understudy.students.base import block_sizes
-from understudy.students.bundle import Bundle, bundle_folder
+from understudy.students.bundle import Bundle, is_bundle
 from understudy.students.checkpoints.adapter import with_adapter
 from understudy.students.checkpoints.layout import WanSizes
 from understudy.students.checkpoints.read import Checkpoint, read_checkpoint
 from understudy.students.wan.model import WanStudent
 from understudy.students.wan.spec import PRESETS, WanPreset, WanSpec, preset
+from understudy.video.clips import ClipForm
 
 _SAME: Final = (
     "dim",
@@ -48,7 +48,7 @@ class LatentForm:
     channels: int | None = None
 
 
-def public_bundle(config: StudentConfig, codec: CodecModule | None) -> Bundle:
+def public_bundle(config: StudentSection, codec: CodecModule | None) -> Bundle:
     """Return the checkpoint ``config.start`` with its preset's blocks, window, sink, levels and clip form.
 
     Raises:
@@ -73,10 +73,10 @@ def public_bundle(config: StudentConfig, codec: CodecModule | None) -> Bundle:
     )
 
 
-def check_parts(config: StudentConfig) -> WanPreset:
+def check_parts(config: StudentSection) -> WanPreset:
     """Return the preset of a public checkpoint; ConfigError unless the recipe names all that it does not hold."""
     chosen = chosen_preset(config)
-    if (bundle_folder(config.start) / "student.safetensors").is_file():
+    if is_bundle(config.start):
         raise ConfigError(
             f"student.start {config.start} is a bundle, which has its own settings: leave out student.preset"
         )
@@ -87,7 +87,7 @@ def check_parts(config: StudentConfig) -> WanPreset:
     return chosen
 
 
-def start_checkpoint(config: StudentConfig, headers: bool = False, adapter: bool = True) -> Checkpoint:
+def start_checkpoint(config: StudentSection, headers: bool = False, adapter: bool = True) -> Checkpoint:
     """Return the public checkpoint that a recipe starts from, its ``adapter`` merged in.
 
     Args:
@@ -104,7 +104,7 @@ def start_checkpoint(config: StudentConfig, headers: bool = False, adapter: bool
     return found
 
 
-def checked_spec(config: StudentConfig, sizes: WanSizes, origin: str, latents: LatentForm) -> WanSpec:
+def checked_spec(config: StudentSection, sizes: WanSizes, origin: str, latents: LatentForm) -> WanSpec:
     """Return the spec of a transformer of ``sizes`` for the recipe's clips, after all checks that need no weights.
 
     Raises:
@@ -145,7 +145,7 @@ def latents_of(frames: int, latents: LatentForm) -> int:
     return 1 + max(0, -(-(frames - latents.first_frames) // latents.frames_per_latent))
 
 
-def chosen_preset(config: StudentConfig) -> WanPreset:
+def chosen_preset(config: StudentSection) -> WanPreset:
     """Return the preset that the recipe names; ConfigError if it names none."""
     if config.preset is None:
         raise ConfigError(
@@ -154,7 +154,7 @@ def chosen_preset(config: StudentConfig) -> WanPreset:
     return preset(config.preset)
 
 
-def clip_form(config: StudentConfig, chosen: WanPreset) -> ClipForm:
+def clip_form(config: StudentSection, chosen: WanPreset) -> ClipForm:
     """Return the form of the clips to draw: the preset's, with the recipe's size and frames."""
     height, width = config.size or (chosen.form.height, chosen.form.width)
     return replace(chosen.form, height=height, width=width, frames=config.frames or chosen.form.frames)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from understudy import flow
-from understudy.clips import ClipForm
+from understudy.codecs.spec_fields import check_fields
 from understudy.errors import ConfigError
-from understudy.spec_fields import check_fields
+from understudy.video.clips import ClipForm
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,15 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from understudy.errors import ConfigError, JobForgotten, TeacherStopped, TransientError
-from understudy.files import read_json, sha256_hex
-from understudy.ingest.tars import VIDEO_SUFFIXES
+from understudy.files import sha256_hex
 from understudy.reading import JSON_BYTES, read_limited
+from understudy.tables import read_json
 from understudy.teachers.base import ClipParams, ClipRequest, JobStatus, Terms
 from understudy.teachers.comfyui.config import ComfyTeacherConfig
 from understudy.teachers.fields import fill, request_fields
 from understudy.teachers.replies import Reply, one_line
 from understudy.teachers.web import Web
+from understudy.video.ingest.tars import VIDEO_SUFFIXES
 
 _JOBS = uuid.UUID("6f1c9a52-3f0e-5c1b-9d64-0b2f6a7c8e31")  # names our jobs: the same submission, the same id
 
@@ -133,7 +134,7 @@ class ComfyTeacher:
         if reply.status >= 400:
             raise TeacherStopped(f"{self._web.host} refuses the workflow: {_complaint(reply)}")
         got = reply.data.get("prompt_id") if isinstance(reply.data, dict) and reply.status < 300 else None
-        if not isinstance(got, str) or not 0 < len(got) <= 200 or not got.isprintable() or not got.strip("./\\ "):
+        if not isinstance(got, str) or not 0 < len(got) <= 200 or not got.isprintable() or not got.strip("./\\ \ufffd"):
             raise TransientError(f"{self._web.host} answered without a prompt_id: {reply.reason}", unsure=True)
         self.idempotent = got == job
         return got

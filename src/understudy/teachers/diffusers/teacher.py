@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from understudy.clips import Clip, encode_mp4
 from understudy.errors import ConfigError, MissingExtra, TeacherError, TeacherStopped
 from understudy.files import sha256_hex
-from understudy.mp4 import Frames
 from understudy.reading import read_json
 from understudy.teachers.base import ClipParams, ClipRequest, Terms
 from understudy.teachers.diffusers.config import DEFAULT_CALL, DiffusersTeacherConfig
 from understudy.teachers.fields import fill, request_fields
+from understudy.video.clips import Clip, encode_mp4
+from understudy.video.mp4 import Frames
 
 _FPS = 16.0
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from understudy.clips import read_file
 from understudy.errors import ClipError, ConfigError, PromptRejected, TeacherError
 from understudy.files import sha256_hex
-from understudy.ingest.tars import TarClip
 from understudy.prompts import normalise
 from understudy.teachers.base import ClipParams
 from understudy.teachers.folder.config import FolderTeacherConfig
 from understudy.teachers.layouts import find_clips
+from understudy.video.clips import read_file
+from understudy.video.ingest.tars import TarClip
 
 
 class FolderTeacher:
@@ -64,6 +64,16 @@ class FolderTeacher:
     def takes(self, prompt: str) -> int:
         """Return how many clips the folder has for ``prompt``."""
         return len(self._clips.get(normalise(prompt), ()))
+
+    def file(self, prompt: str, seed: int) -> str:
+        """Return the name of the file that `generate` hands out, relative to the folder."""
+        files: Sequence[Path | TarClip] = self._clips.get(normalise(prompt), ())
+        if not files:
+            return ""
+        file = files[seed % len(files)]
+        if isinstance(file, TarClip):
+            return f"{file.tar.name}/{file.key}"
+        return (file.relative_to(self.path) if file.is_relative_to(self.path) else file).as_posix()
 
     def generate(self, prompt: str, seed: int, params: ClipParams) -> bytes:
         """Return one clip of ``prompt`` as it lies in the folder, whatever ``params`` ask for.

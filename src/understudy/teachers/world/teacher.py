@@ -11,7 +11,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from understudy.clips import Clip, encode_mp4
 from understudy.errors import ConfigError
 from understudy.files import ensure_folder
 from understudy.teachers.base import ClipParams
@@ -19,6 +18,7 @@ from understudy.teachers.world.config import WorldTeacherConfig
 from understudy.teachers.world.grammar import parse
 from understudy.teachers.world.looks import LOOKS, render
 from understudy.teachers.world.physics import Law, States, freedom, poor_law, simulate
+from understudy.video.clips import Clip, encode_mp4
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class InputGradientUpdate:
         """Return the gradient [B, F, C, h, w] of the verdict by the latents, 0 in the ``fixed`` first frames."""
         network = network_of(state)
         latents = own.judged.clone().requires_grad_(True)
-        drawn = network.prepare(self.codec.decode(latents).clamp(0, 1))
+        drawn = network.view(self.codec.decode(latents).clamp(0, 1))
         score = network.logits(drawn, network.encode_text(own.prompts)).sum()
         gradient = torch.autograd.grad(score, latents)[0]
         gradient[:, :fixed] = 0

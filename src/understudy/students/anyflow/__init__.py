@@ -1,0 +1,1 @@
+"""AnyFlow-FAR of diffusers as a student."""

@@ -1,0 +1,1 @@
+"""The small causal video transformer that trains on a CPU."""

@@ -1,0 +1,1 @@
+"""Finished clips: files in and out, decoded under limits by a process of their own, brought to one form."""
