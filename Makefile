@@ -14,9 +14,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 MADE := $(VENV)/.made
 CORE := $(VENV)/.core
 DEV := $(VENV)/.dev
+DOCS := $(VENV)/.docs
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-quick gpu lint format clean
+.PHONY: help quickstart test test-quick gpu docs lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +35,9 @@ gpu: $(DEV) ## time the Wan student of 1.3 B parameters and an update of it on a
 	$(BIN)/python benchmarks/wan.py --size 1.3b --device cuda --compile --json benchmarks/results/wan_gpu.json
 	$(BIN)/python benchmarks/wan_step.py --size 1.3b --device cuda --json benchmarks/results/wan_step_gpu.json
 
+docs: $(DOCS) ## build the site of docs/ and the docstrings into site/; a broken link fails
+	$(BIN)/mkdocs build --quiet
+
 lint: $(DEV) ## style, format, types and import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -45,7 +49,7 @@ format: $(DEV) ## rewrite the sources in the house style
 	$(BIN)/ruff format
 
 clean: ## remove the environment, builds and caches; runs/ stays
-	rm -rf $(VENV) build dist src/*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site src/*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # An interpreter counts only if it starts, is new enough and can make an environment with pip in it: a version manager's
@@ -72,4 +76,8 @@ $(CORE): pyproject.toml constraints.txt | $(MADE)
 $(DEV): $(CORE)
 	@echo "installing the development tools and what the extras need"
 	@$(PIP) -c constraints.txt -e '.[dev,api,c2pa,parquet,serve,wan]'
+	@touch $@
+
+$(DOCS): $(CORE)
+	@$(PIP) -c constraints.txt -e '.[docs]'
 	@touch $@

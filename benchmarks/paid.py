@@ -334,8 +334,8 @@ def page(result: dict[str, Any]) -> str:
         f"| {words} | {' | '.join(str(result['trials'][c][name]) for c in columns)} |" for name, words in names.items()
     ]
     goodbyes = ";".join(
-        f"\n  - {name}: {told['kills']} kills, {told['jobs_made_meanwhile']} jobs made meanwhile, {told['unsure']} unsure after "
-        f"them, longest goodbye {told['longest_goodbye']} s"
+        f"\n  - {name}: {told['kills']} kills, {told['jobs_made_meanwhile']} jobs made meanwhile, {told['unsure']} unsure "
+        f"after them, longest goodbye {told['longest_goodbye']} s"
         for name, told in result["signals"].items()
     )
     return f"""# Paid work under misbehaviour, outages and kills

@@ -1,4 +1,4 @@
-"""The README's picture: the same held-out prompts drawn by every arm of a finished run.
+"""The picture of docs/results.md: the same held-out prompts drawn by every arm of a finished run.
 
 python benchmarks/picture.py RUN docs/quickstart.png
 """

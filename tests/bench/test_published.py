@@ -86,7 +86,7 @@ def test_cells_of_a_run_are_added_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert "left out: absent: why" in (home / "results.md").read_text()
 
 
-README_ROWS = {
+ROWS = {
     "start student": "start",
     "random rewards": "random",
     "SFT on the teacher's clips": "sft",
@@ -97,21 +97,28 @@ README_ROWS = {
     "**AFD**": "afd",
     "**AFD, lazy**": "afd-lazy",
 }
+QUOTED = ("law_error", "motion_distance", "look_error", "sharpness", "permanence")
 
 
-def test_the_readme_quotes_the_main_table() -> None:
+@pytest.fixture(scope="module")
+def whole() -> dict:
     suite = load_suite(shipped.FOLDER / "bench" / "main.yaml")
-    entries = results.summarise(suite, results.read_cells(PUBLISHED / "main"))
-    whole = {entry["row"]: entry["metrics"] for entry in entries if entry["family"] == "all"}
-    lines = (ROOT / "README.md").read_text().split("understudy bench main` |", 1)[1].splitlines()
-    table = [line.strip("| ").split(" | ") for line in lines[2:] if line.startswith("|")]
+    suite = suite.model_copy(update={"rows": {name: suite.rows[name] for name in ROWS.values()}, "beside": []})
+    cells = [cell for cell in results.read_cells(PUBLISHED / "main") if cell["row"] in suite.rows]
+    entries = results.summarise(suite, cells)
+    return {entry["row"]: entry["metrics"] for entry in entries if entry["family"] == "all"}
+
+
+@pytest.mark.parametrize(("page", "rows"), [("README.md", 5), ("docs/results.md", len(ROWS))])
+def test_a_page_quotes_the_main_table(page: str, rows: int, whole: dict) -> None:
+    lines = (ROOT / page).read_text().split("| `understudy bench main` |", 1)[1].split("\n\n", 1)[0].splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines[2:]]
+    assert len(table) == rows
     seen = set()
-    for label, *shown in table[: len(README_ROWS)]:
-        name = next(row for start, row in README_ROWS.items() if label.startswith(start))
+    for label, *shown in table:
+        name = next(row for start, row in ROWS.items() if label.startswith(start))
         seen.add(name)
-        for metric, text in zip(
-            ("law_error", "motion_distance", "look_error", "sharpness", "permanence"), shown, strict=True
-        ):
+        for metric, text in zip(QUOTED, shown, strict=True):
             said = [float(number) for number in NUMBER.findall(text)]
             found = [
                 value
@@ -120,4 +127,4 @@ def test_the_readme_quotes_the_main_table() -> None:
             ]
             half = 0.51 * 10.0 ** -len(NUMBER.search(text).group().partition(".")[2])
             assert said == pytest.approx(found[: len(said)], abs=half), (label, metric)
-    assert seen == set(README_ROWS.values())
+    assert len(seen) == rows

@@ -17,7 +17,7 @@ from understudy.bench.long import line_of
 from understudy.bench.statistics import Interval, over_seeds, over_seeds_and_prompts
 from understudy.bench.suite import SuiteConfig
 from understudy.files import write_bytes_atomic, write_json_atomic, write_text_atomic
-from understudy.reading import read_json, read_limited
+from understudy.reading import read_json
 
 CELLS: Final = "cells.jsonl.xz"
 METRICS: Final = (
@@ -360,4 +360,4 @@ def read_cells(folder: Path) -> list[Result]:
     path = folder / CELLS
     if not path.is_file():
         return []
-    return [json.loads(line) for line in lzma.decompress(read_limited(path, 1 << 30)).decode().splitlines()]
+    return [json.loads(line) for line in lzma.decompress(path.read_bytes()).decode().splitlines()]
