@@ -44,7 +44,7 @@ def pipeline(
     student = AnyFlowStudent.from_diffusers(folder, size[0] // codec.stride, size[1] // codec.stride)
     text: dict[str, Any] = {"path": path, "cache": cache, "dtype": dtype}
     student.spec = replace(student.spec, text=text)  # saved with it: who loads it has a text encoder
-    student.use_text(UMT5Text(path, cache, dtype=dtype))
+    student.use_text(UMT5Text(path=path, cache=cache, dtype=dtype))
     frames = codec.first_frames + (student.spec.max_frames - 1) * codec.frames_per_latent
     form = ClipForm(size[0], size[1], fps, frames)
     return Bundle(student, codec, flow.sampler_levels(steps, shift), form, path)
