@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from understudy.errors import UnderstudyError
 
@@ -18,6 +18,8 @@ TEXT_BYTES: Final = 64 << 20
 """Largest text file that is read whole, where nothing says otherwise."""
 JSON_BYTES: Final = 16 << 20
 """Largest JSON file that is read whole, where nothing says otherwise."""
+LINE_BYTES: Final = 16 << 20
+"""Longest line of a file of records."""
 
 
 class Unreadable(UnderstudyError, ValueError):
@@ -110,8 +112,17 @@ def json_rows(path: str | Path) -> tuple[list[dict[str, Any]], int]:
 def json_lines(path: str | Path) -> Iterator[bytes]:
     """Yield the lines of ``path`` as they are, without their ends; see `json_rows` for what is raised."""
     with open_regular(path) as file:
-        for line in file:  # one at a time: it may be larger than memory
+        for line in lines_of(file):
             yield line.rstrip(b"\r\n")
+
+
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of an open file with their ends, one at a time: it may be larger than memory.
+
+    A line without end is given in parts of `LINE_BYTES`.
+    """
+    while line := file.readline(LINE_BYTES):
+        yield line
 
 
 def line_object(line: bytes) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal
 from understudy.errors import ClipError, StoreError, UnderstudyError
 from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
 from understudy.prompts import normalise
-from understudy.reading import Unreadable, open_regular
+from understudy.reading import LINE_BYTES, Unreadable, lines_of, open_regular
 from understudy.tables import read_json
 from understudy.video.clips import Clip, ClipForm, Fit, read_file
 from understudy.video.ingest.guard import GuardPool, read_clip
@@ -286,8 +286,8 @@ class ClipStore:
         """
         with self._reading() as file:
             file.seek(self._read_to)
-            for line in file:  # one at a time: the ledger may be larger than memory
-                if not line.endswith(b"\n"):
+            for line in lines_of(file):
+                if not line.endswith(b"\n") and len(line) < LINE_BYTES:
                     break
                 self._lines += 1
                 record = _parse(line)
@@ -406,10 +406,16 @@ class ClipStore:
                 file.seek(size - 1)
                 if file.read(1) == b"\n":
                     return
-                file.seek(0)
-                content = file.read()
-                start = content.rfind(b"\n") + 1
-                if _parse(content[start:]) is not None:
+                start = max(0, size - LINE_BYTES)
+                file.seek(start)
+                content = file.read(LINE_BYTES)
+                at = content.rfind(b"\n") + 1
+                if start and not at:
+                    raise StoreError(
+                        f"{self._ledger} ends with {LINE_BYTES} bytes that are no record; restore the file"
+                    )
+                start += at
+                if _parse(content[at:]) is not None:
                     file.write(b"\n")  # only the line's end was lost
                 else:
                     file.truncate(start)

@@ -88,6 +88,14 @@ def listen() -> None:
     av.logging.set_skip_repeated(False)  # "repeated 4 more times" would be said of the next file
 
 
+def check_size(file: BinaryIO, source: str, limits: Limits) -> int:
+    """Return the bytes of ``file``; ClipError when they are more than it may have, before any of them is read."""
+    size = file.seek(0, 2)
+    if size > limits.file_bytes:
+        raise ClipError(f"{source} is too large: {size} bytes, limit {limits.file_bytes}")
+    return size
+
+
 @contextmanager
 def opened(file: BinaryIO, source: str, limits: Limits, mp4_only: bool = False) -> Iterator[Opened]:
     """Open a seekable ``file``; what FFmpeg raises inside the block becomes a `ClipError`.
@@ -101,10 +109,8 @@ def opened(file: BinaryIO, source: str, limits: Limits, mp4_only: bool = False) 
     Raises:
         ClipError: it is no video, has no video track, is damaged or breaks a limit.
     """
-    size = file.seek(0, 2)
+    size = check_size(file, source, limits)
     file.seek(0)
-    if size > limits.file_bytes:
-        raise ClipError(f"{source} is too large: {size} bytes, limit {limits.file_bytes}")
     head = file.read(512)
     if mp4_only and head and head[4:8] not in MP4_BOXES:
         raise ClipError(f"{source} is not an mp4 file (it starts with {head[:8]!r}); convert it to mp4")

@@ -114,6 +114,7 @@ def measure(file: BinaryIO, source: str, limits: Limits) -> VideoFacts:
     Raises:
         ClipError: no video file, damaged, or beyond a limit.
     """
+    decoding.check_size(file, source, limits)
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     stream_digest = hashlib.sha256()
