@@ -293,7 +293,8 @@ def test_when_a_collection_stops_itself_the_threads_end_first(tmp_path: Path) ->
     assert len(ClipStore(tmp_path)) == len(service.jobs)  # what the service had was waited for
 
 
-def test_an_error_elsewhere_waits_for_submissions_under_way(tmp_path: Path) -> None:
+def test_an_error_elsewhere_waits_for_submissions_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.collection.worker._PATIENCE", 0.0)  # else no clip is kept before all are handed in
     service = Service(on_submit=lambda request, job: time.sleep(0.4) if job and request.prompt != "ball a" else None)
 
     def full(report: CollectReport) -> None:
