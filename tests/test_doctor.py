@@ -190,7 +190,8 @@ def test_prompts_the_teacher_refuses_are_named(recipe: Path, tmp_path: Path) -> 
 def test_clips_shorter_than_the_student_needs_fail(recipe: Path, tmp_path: Path) -> None:
     collect(load_recipe(recipe), lambda report: None)
     bundle = load_bundle(tmp_path / "start")
-    save_bundle(replace(bundle, form=replace(bundle.form, frames=16)), tmp_path / "longer")
+    rolling = bundle.with_window(bundle.student.spec.max_frames, None)  # or it could not draw them
+    save_bundle(replace(rolling, form=replace(bundle.form, frames=16)), tmp_path / "longer")
     (tmp_path / "short.yaml").write_text(f"base: mini.yaml\nstudent: {{start: {tmp_path}/longer}}\n", encoding="utf-8")
     (line,) = said(diagnose(str(tmp_path / "short.yaml")), False)
     assert "4 clips are shorter than the student's 1.33 s" in line

@@ -20,6 +20,7 @@ JSON_BYTES: Final = 16 << 20
 """Largest JSON file that is read whole, where nothing says otherwise."""
 LINE_BYTES: Final = 16 << 20
 """Longest line of a file of records."""
+_PIECE: Final = 1 << 20
 
 
 class Unreadable(UnderstudyError, ValueError):
@@ -60,7 +61,9 @@ def read_limited(path: str | Path, limit: int) -> bytes:
         if size > limit:
             raise Unreadable(f"it is too large: {size} bytes, limit {limit}")
         try:
-            data = file.read(limit + 1)  # whatever the size that was told
+            data = file.read(size + 1)  # never by the limit: that much memory would be taken first
+            while len(data) <= limit and (more := file.read(_PIECE)):  # it grew, or never told its size
+                data += more
         except OSError as error:
             raise Unreadable((error.strerror or str(error)).lower()) from None
     if len(data) > limit:

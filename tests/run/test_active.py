@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from understudy.cli import main
+from understudy.collection.collect import CollectReport
 from understudy.collection.store import ClipStore
 from understudy.errors import CheckpointError, ConfigError
 from understudy.recipes.files import load_recipe
@@ -75,8 +76,9 @@ def test_active_collection_needs_a_discriminator_and_a_budget(tmp_path: Path, ca
 def test_prompts_without_a_clip_come_first_then_the_order_given(tmp_path: Path, monkeypatch) -> None:
     asked: list[str] = []
 
-    def remember(teacher: object, jobs: list, *rest: object) -> None:
+    def remember(teacher: object, jobs: list, *rest: object) -> CollectReport:
         asked.extend(job.prompt for job in jobs)
+        return CollectReport(total=len(jobs))
 
     monkeypatch.setattr(clips, "collect_jobs", remember)
     config = load_recipe(write(tmp_path), [("clips.per_prompt", "2")])

@@ -80,6 +80,9 @@ class Recorder:
         self.visits.append((noisy, levels, v, cache))
         return v
 
+    def step(self, noisy: Tensor, levels: Tensor, after: Tensor, text: Text, cache: Cache) -> Tensor:
+        return CausalVideoTransformer.step(self, noisy, levels, after, text, cache)  # type: ignore[arg-type]
+
 
 @pytest.fixture(autouse=True)
 def _no_grad() -> Iterator[None]:

@@ -17,7 +17,7 @@ from understudy.video.ingest.guard import Guard, borrow_guard, probe, read_clip
 
 
 def _script() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "video_kinds.py"
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / "video_kinds.py"
     spec = importlib.util.spec_from_file_location("video_kinds", path)
     assert spec is not None
     assert spec.loader is not None
