@@ -52,6 +52,7 @@ def test_the_benchmark_of_paid_work(tmp_path: Path) -> None:
     assert "every count has to be 0" in (tmp_path / "paid.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_rehearsal_of_a_whole_run(tmp_path: Path) -> None:
     for package in ("diffusers", "peft", "transformers"):

@@ -26,6 +26,7 @@ def compare(made: str, shown: str) -> None:
     assert numbers[0] == pytest.approx(numbers[1], abs=1.1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUITES)
 def test_tables_are_made_of_the_cells(name: str, tmp_path: Path) -> None:
     cells = results.read_cells(PUBLISHED / name)
