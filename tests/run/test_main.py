@@ -111,7 +111,7 @@ config = load_recipe(sys.argv[1], ())
 collect(config, on_progress=lambda report: None)
 opened.clear()
 read = Guard.read  # clips are opened by another process
-Guard.read = lambda self, path, form=None, source=None: opened.append(str(path)) or read(self, path, form, source)
+Guard.read = lambda self, path, *how: opened.append(str(path)) or read(self, path, *how)
 bundle = load_start(config)
 pairs = collected(config, training_prompts(config), 1, config.clips.store, bundle.form)
 data = teacher_clips(pairs, bundle.form, bundle.codec)
