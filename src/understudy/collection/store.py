@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from understudy.errors import ClipError, StoreError, UnderstudyError
-from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, write_bytes_atomic
+from understudy.files import TEMPORARY_PREFIX, ensure_folder, sha256_hex, sync, write_bytes_atomic
 from understudy.prompts import normalise
 from understudy.reading import LINE_BYTES, Unreadable, lines_of, open_regular
 from understudy.tables import read_json
@@ -154,6 +154,7 @@ class ClipStore:
             with self._locked():
                 self._repair()
                 self._drop_temporary_files()
+                sync(self.path)  # the ledger's name, before anything is told to be in it
         elif not self._ledger.is_file():
             raise StoreError(f"no clip store at {self.path}; make one with `understudy collect`")
         self.refresh()
