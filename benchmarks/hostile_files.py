@@ -80,7 +80,7 @@ def command(arguments: list[str]) -> tuple[str, str]:
     except BaseException:
         return "bad: got through", traceback.format_exc()
     said = _said(err) + _said(out)
-    if "unexpected " in _said(err) or "Traceback" in said:
+    if "error: unexpected " in _said(err) or "Traceback" in said:
         return "bad: unexpected", _said(err)
     if any(ord(letter) < 32 and letter not in "\n\t" for letter in _said(err)):
         return "bad: control characters", repr(_said(err))
