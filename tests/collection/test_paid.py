@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -243,6 +243,15 @@ def test_a_job_that_was_known_and_is_forgotten_is_asked_for_again(tmp_path: Path
 # --- stopping ---------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Ctrl-C is heard, even where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_waits_for_submissions_under_way(tmp_path: Path, number: signal.Signals) -> None:
     service, jobs = Service(seconds=0.4), planned(12)
@@ -258,6 +267,7 @@ def test_a_signal_waits_for_submissions_under_way(tmp_path: Path, number: signal
     assert len(service.jobs) == 12
 
 
+@pytest.mark.usefixtures("listening")
 def test_a_second_signal_ends_at_once_and_an_answer_that_comes_later_is_noted(tmp_path: Path) -> None:
     service, answer = Service(), threading.Event()
 
