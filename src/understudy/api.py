@@ -1,5 +1,6 @@
 """The door from Python: students to draw and stream with, runs with objects of one's own.
 
+```python
 import understudy as us
 
 student = us.load("builtin:frame")
@@ -7,6 +8,7 @@ student.draw("a small red ball is thrown to the left", seconds=4).save("ball.mp4
 
 run = us.Run("quickstart", teacher=MyTeacher(), reward=my_score, steps=60)
 run.train()
+```
 """
 
 import json

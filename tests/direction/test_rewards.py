@@ -139,3 +139,28 @@ def test_a_run_with_a_reward_resumes_to_the_same_bits(lab, tmp_path: Path) -> No
     for name in ("student", "ema", "old", "prior", "discriminator"):
         for a, b in zip(whole.state.modules[name].parameters(), resumed.state.modules[name].parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_rewards_alone_see_what_the_student_itself_drew_and_it_is_decoded_once(lab, monkeypatch) -> None:
+    seen: list[Clip] = []
+
+    def remember(clips: Sequence[Clip], prompts: Sequence[str]) -> list[float]:
+        seen.extend(clips)
+        return brightness(clips, prompts)
+
+    run = lab(AFDConfig(group=4, reward="rewards"), TRAIN, {"rerender": 0.5}, rewards={"bright": reward(remember)})
+    decoded: list[int] = []
+    decode = run.codec.decode
+
+    def counted(latents: Tensor) -> Tensor:
+        decoded.append(len(latents))
+        return decode(latents)
+
+    monkeypatch.setattr(run.codec, "decode", counted)
+    own = run.objective.groups.draw(
+        run.state.policy("old"), torch.Generator().manual_seed(0), 0, run.objective.verdict.view(run.state)
+    )
+    run.objective.verdict.learn(run.state, own)
+    assert sum(decoded) == len(own.prompts)
+    drawn = (decode(own.latents).clamp(0, 1) * 255).round().byte().movedim(2, -1)
+    assert np.array_equal(np.stack([clip.frames for clip in seen]), drawn.numpy())

@@ -92,16 +92,24 @@ class OnPolicyConfig(ObjectiveSection):
         return True
 
     @property
+    def judged_again(self) -> bool:
+        """Whether what is scored may be what the start student draws of a rollout, instead of the rollout itself."""
+        return True
+
+    @property
     def unused_blocks(self) -> int:
         """First blocks of a clip that its loss leaves out: those that a group shares, if it always does."""
         return self.shared_blocks if self.shared_share == 1 else 0
 
     def update_passes(self, judge: JudgeConfig) -> Passes:
         """Return what an update costs for each of its clips: a rollout, the verdict's steps, two frozen policies, a step."""
-        return Passes(_drawn(judge), 2.0, 1.0 + 0.5 * judge.steps)
+        drawn = _drawn(judge) if self.judged_again else 1.0
+        return Passes(drawn, 2.0, 1.0 + (0.5 * judge.steps if self.judged else 0.0))
 
     def warmup_passes(self, judge: JudgeConfig, batch: int) -> Passes:
         """Return what the warm-up costs in all: a pool of rollouts, and the discriminator's steps."""
+        if not self.judged:
+            return Passes()
         return Passes(judge.pool * _drawn(judge), 0.0, 0.5 * judge.warmup * batch)
 
 
@@ -121,6 +129,11 @@ class ScoredConfig(OnPolicyConfig):
     def judged(self) -> bool:
         """Whether a discriminator takes part."""
         return self.reward == "discriminator"
+
+    @property
+    def judged_again(self) -> bool:
+        """Whether a discriminator, or the control without one, scores: rewards see what the student itself drew."""
+        return self.reward != "rewards"
 
     def idle(self, prompts: int) -> str:
         """Say why an update on ``prompts`` prompts would train nothing: scores count beside others alone."""

@@ -39,7 +39,7 @@ class Inputs:
 
     def groups(self, config: OnPolicyConfig) -> Groups:
         """Return what draws rollouts."""
-        again = self.rerender if self.run.discriminator.rerender_own else None
+        again = self.rerender if self.run.discriminator.rerender_own and config.judged_again else None
         return Groups(config, self.train, self.data, self.start.codec, self.start.levels, again)
 
     def adversary(self) -> Adversary:

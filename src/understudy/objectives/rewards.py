@@ -1,9 +1,9 @@
 """Rewards as verdict: any callables on finished clips, weighted, beside a discriminator or instead of it.
 
-Shape legend: B = P K rollouts, F latent frames, C channels, h/w latents.
+Shape legend: B = P K rollouts, F latent frames, C channels, h/w latents, T frames of H/W pixels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,12 +13,13 @@ from understudy.errors import PluginError
 from understudy.objectives import losses
 from understudy.objectives.adversary import Adversary
 from understudy.objectives.rollouts import Groups, Rollouts
-from understudy.objectives.verdict import RandomVerdict, Verdict, View
+from understudy.objectives.verdict import Verdict, View
 from understudy.plugins import guarded
 from understudy.rewards.base import Reward
 from understudy.students.base import StudentModule
 from understudy.training.state import TrainState
 from understudy.video.clips import Clip
+from understudy.video.mp4 import Frames
 
 _DECODED_AT_ONCE = 16  # clips
 _LARGEST = 1e18  # of a score: it is squared in float32
@@ -35,7 +36,7 @@ class RewardVerdict(Verdict):
         self, rewards: Mapping[str, tuple[float, Reward]], codec: Codec, fps: float, adversary: Adversary | None
     ) -> None:
         self.rewards, self.codec, self.fps, self.adversary = rewards, codec, fps, adversary
-        self.inner: Verdict = RandomVerdict() if adversary is None else adversary
+        self.inner = Verdict() if adversary is None else adversary
         self.warmup = self.inner.warmup
 
     def add_to(self, state: TrainState, student: StudentModule) -> None:
@@ -47,8 +48,8 @@ class RewardVerdict(Verdict):
         return self.inner.prepare(state, groups)
 
     def view(self, state: TrainState) -> View | None:
-        """Return what the discriminator keeps of clips."""
-        return self.inner.view(state)
+        """Return what the discriminator keeps of clips; without one, the clips themselves are kept for the rewards."""
+        return _pixels if self.adversary is None else self.adversary.view(state)
 
     def warm_up(self, state: TrainState, groups: Groups) -> dict[str, float]:
         """Do one step of the discriminator's warm-up."""
@@ -57,7 +58,7 @@ class RewardVerdict(Verdict):
     def learn(self, state: TrainState, own: Rollouts) -> dict[str, float]:
         """Let the discriminator learn; ask every reward, and return its mean and spread."""
         values = dict(self.inner.learn(state, own))
-        clips = self._clips(own.latents)
+        clips = [Clip(video, self.fps) for video in self._videos(own)]
         for name, (_, reward) in self.rewards.items():
             scores = asked(name, reward, clips, own.prompts)
             state.tensors[_key(name)] = scores
@@ -78,9 +79,13 @@ class RewardVerdict(Verdict):
         return torch.stack([weight * losses.advantage(scores, "batch") for weight, scores in parts]).sum(0)
 
     @torch.no_grad()
-    def _clips(self, latents: Tensor) -> list[Clip]:
-        parts = latents.split(_DECODED_AT_ONCE)
-        return [Clip(video, self.fps) for part in parts for video in to_frames(self.codec.decode(part).clamp(0, 1))]
+    def _videos(self, own: Rollouts) -> Iterator[Frames]:
+        """Yield what the student drew, uint8 [T, H, W, 3]."""
+        if self.adversary is None:
+            yield from own.frames.numpy()
+            return
+        for part in own.latents.split(_DECODED_AT_ONCE):
+            yield from to_frames(self.codec.decode(part).clamp(0, 1))
 
 
 def asked(name: str, reward: Reward, clips: Sequence[Clip], prompts: Sequence[str]) -> Tensor:
@@ -100,6 +105,11 @@ def asked(name: str, reward: Reward, clips: Sequence[Clip], prompts: Sequence[st
         if not abs(score) <= _LARGEST:
             raise PluginError(f"reward {name!r} returned {score} for a clip of {prompt!r}: scores are finite numbers")
     return torch.tensor(scores, dtype=torch.float64)
+
+
+def _pixels(clips: Tensor) -> Tensor:
+    """Return clips [B, T, 3, H, W] in [0, 1] as uint8 [B, T, H, W, 3] on the CPU."""
+    return torch.from_numpy(to_frames(clips))
 
 
 def _key(name: str) -> str:
